@@ -1,0 +1,383 @@
+//! The checked configuration: what the rest of the server reads.
+//!
+//! `waypost.toml` is read into raw values, checked once, and becomes a [`Config`]; nobody interprets it again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::address::{Domain, Mailbox};
+use crate::names::{AccountName, TransportName};
+use crate::smtp::Reply;
+
+/// The whole configuration. It is shared as `Arc<Config>` and replaced as a whole on reload.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Our name: greeting, EHLO, Received, Message-Id of reports.
+    pub hostname: Domain,
+    /// Queue, mailboxes, control socket.
+    pub data_dir: PathBuf,
+    /// Routing scripts.
+    pub scripts_dir: PathBuf,
+    /// Where we listen.
+    pub listeners: Vec<Listener>,
+    /// Certificate and key for all listeners; `None` makes STARTTLS unavailable.
+    pub tls: Option<TlsFiles>,
+    /// How names are looked up.
+    pub dns: Dns,
+    /// By name; `direct` is always there.
+    pub transports: BTreeMap<TransportName, Arc<Transport>>,
+    /// Domains whose mail ends here.
+    pub domains: BTreeMap<Domain, LocalDomain>,
+    /// Who logs in and owns mailboxes.
+    pub accounts: BTreeMap<AccountName, Account>,
+    /// Where reports to us go; mail for postmaster of any of our domains (RFC 5321 §4.5.1).
+    pub postmaster: Option<AccountName>,
+    /// Retry schedule and concurrency.
+    pub queue: Queue,
+    /// What one client may ask of us.
+    pub limits: Limits,
+    /// How an evaluation of a routing script is bounded.
+    pub script_limits: ScriptLimits,
+}
+
+/// What a listener speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ListenerKind {
+    /// Mail from other servers (port 25).
+    Smtp,
+    /// Mail from our users, STARTTLS (port 587).
+    Submission,
+    /// Mail from our users, TLS at once (port 465).
+    Submissions,
+    /// IMAP, STARTTLS (port 143).
+    Imap,
+    /// IMAP, TLS at once (port 993).
+    Imaps,
+}
+
+impl ListenerKind {
+    /// As in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Submission => "submission",
+            Self::Submissions => "submissions",
+            Self::Imap => "imap",
+            Self::Imaps => "imaps",
+        }
+    }
+
+    /// Whether TLS begins before the first byte of the protocol.
+    pub const fn tls_at_once(self) -> bool {
+        matches!(self, Self::Submissions | Self::Imaps)
+    }
+}
+
+/// One listening socket.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// What it speaks.
+    pub kind: ListenerKind,
+    /// Where.
+    pub address: SocketAddr,
+    /// Name given in greeting and Received here, instead of [`Config::hostname`].
+    pub hostname: Option<Domain>,
+    /// Networks whose clients may send to any domain without authentication (smtp and submission).
+    pub relay_from: Vec<IpNet>,
+    /// Let passwords travel in clear text (a submission or imap listener behind something that encrypts).
+    pub allow_plaintext_auth: bool,
+}
+
+/// Certificate chain and private key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key: PathBuf,
+}
+
+/// How names are looked up.
+#[derive(Debug, Clone, Default)]
+pub struct Dns {
+    /// Resolvers to ask; empty means those of the system (`/etc/resolv.conf`).
+    pub resolvers: Vec<SocketAddr>,
+    /// Answers given without asking anybody, by name.
+    pub fixed: BTreeMap<Domain, FixedName>,
+    /// Longest wait for one answer.
+    pub timeout: Duration,
+}
+
+/// What is known about a name without asking.
+#[derive(Debug, Clone, Default)]
+pub struct FixedName {
+    /// A and AAAA.
+    pub addresses: Vec<IpAddr>,
+    /// MX: preference, host.
+    pub mx: Vec<(u16, Domain)>,
+}
+
+/// A domain whose mail ends here.
+#[derive(Debug, Clone, Default)]
+pub struct LocalDomain {
+    /// By local part, lower-case.
+    pub addresses: BTreeMap<String, AccountName>,
+    /// Gets what no address takes.
+    pub catch_all: Option<AccountName>,
+    /// `user+tag@` is `user@` when this is `+`.
+    pub separator: Option<char>,
+    /// Fixed answers to RCPT, by local part, lower-case.
+    pub replies: BTreeMap<String, FixedReply>,
+}
+
+/// An answer to RCPT that the operator wrote.
+#[derive(Debug, Clone)]
+pub struct FixedReply {
+    /// 4xx or 5xx.
+    pub reply: Reply,
+    /// Time to wait before it.
+    pub after: Duration,
+}
+
+/// Who logs in and owns mailboxes.
+#[derive(Debug, Clone, Default)]
+pub struct Account {
+    /// What it receives, and may send as.
+    pub addresses: BTreeSet<Mailbox>,
+}
+
+/// A way out.
+#[derive(Debug, Clone)]
+pub struct Transport {
+    /// What scripts return.
+    pub name: TransportName,
+    /// How it works.
+    pub kind: TransportKind,
+    /// What holds for every kind.
+    pub common: TransportCommon,
+}
+
+/// The closed set of transports.
+#[derive(Debug, Clone)]
+pub enum TransportKind {
+    /// To the recipient domain's MX hosts.
+    Direct {
+        /// 25, except in a test.
+        port: u16,
+    },
+    /// To a smarthost, without authentication.
+    Smtp {
+        /// Name or address.
+        host: Host,
+        /// 25 by default.
+        port: u16,
+    },
+}
+
+impl TransportKind {
+    /// As in the configuration.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Direct { .. } => "direct",
+            Self::Smtp { .. } => "smtp",
+        }
+    }
+}
+
+/// A host to connect to.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Host {
+    /// Looked up when needed (A and AAAA, no MX).
+    Name(Domain),
+    /// An address.
+    Ip(IpAddr),
+}
+
+impl std::fmt::Display for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => name.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
+}
+
+/// What holds for every kind of transport.
+#[derive(Debug, Clone)]
+pub struct TransportCommon {
+    /// EHLO name instead of [`Config::hostname`].
+    pub ehlo: Option<Domain>,
+    /// How TLS is used.
+    pub tls: TlsPolicy,
+    /// Deliveries at the same time, all destinations together.
+    pub concurrency: usize,
+    /// Deliveries at the same time to one destination.
+    pub concurrency_per_destination: usize,
+    /// Messages over one connection before it is closed.
+    pub messages_per_connection: usize,
+    /// How long an unused connection is kept.
+    pub keep_idle: Duration,
+    /// TCP connect, each address.
+    pub connect_timeout: Duration,
+    /// RFC 5321 §4.5.3.2: greeting, MAIL, RCPT and other commands.
+    pub command_timeout: Duration,
+    /// RFC 5321 §4.5.3.2: DATA block and final reply.
+    pub data_timeout: Duration,
+    /// Recipients in one transaction.
+    pub recipients_max: usize,
+}
+
+/// How a transport uses TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsPolicy {
+    /// TLS with a verified certificate, or no delivery.
+    Required,
+    /// TLS where offered, not verified; clear text when it fails.
+    Opportunistic,
+    /// Clear text.
+    None,
+}
+
+/// Retry schedule and concurrency of the queue.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    /// Waits between attempts.
+    pub retry: RetrySchedule,
+    /// Deliveries at the same time, all transports together.
+    pub concurrency: usize,
+    /// Message bodies kept in memory between acceptance and delivery; beyond it they are read back from disk.
+    pub memory_bytes_max: usize,
+    /// Wait after a script error or an unknown transport.
+    pub script_error_retry: Duration,
+    /// Recipients of one message.
+    pub recipients_max: usize,
+    /// How long finished attempts are kept in the history.
+    pub history_kept: Duration,
+    /// Disk space that must stay free for mail to be taken (452 otherwise).
+    pub free_bytes_min: u64,
+}
+
+/// Waits between attempts: the first, then each twice the one before, up to a cap, with jitter, until given up.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RetrySchedule {
+    /// After the first attempt.
+    pub first: Duration,
+    /// Each wait is the one before times this.
+    pub factor: f64,
+    /// No wait is longer.
+    pub max: Duration,
+    /// Part of the wait that chance may add or take, 0 to 1.
+    pub jitter: f64,
+    /// Age of a message at which it bounces.
+    pub give_up_after: Duration,
+}
+
+/// What one client may ask of us. `None` switches a limit off.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest message taken (SIZE), bytes.
+    pub message_bytes_max: u64,
+    /// Largest header, bytes.
+    pub header_bytes_max: Option<u64>,
+    /// Recipients in one transaction (RFC 5321 §4.5.3.1.8: at least 100).
+    pub recipients_max: Option<usize>,
+    /// Connections at the same time, all listeners together.
+    pub connections_max: Option<usize>,
+    /// Connections at the same time from one address.
+    pub connections_per_ip_max: Option<usize>,
+    /// Commands in a row that bring a transaction no further.
+    pub idle_commands_max: Option<usize>,
+    /// Commands in a row that are wrong.
+    pub bad_commands_max: Option<usize>,
+    /// Wait for the next command.
+    pub command_timeout: Duration,
+    /// Longest session.
+    pub session_timeout: Option<Duration>,
+    /// Delay before the answer to a failed authentication.
+    pub auth_failure_delay: Option<Duration>,
+    /// Received fields over which a message is taken for a loop (RFC 5321 §6.3).
+    pub received_max: usize,
+    /// IDLE and other quiet time in IMAP (RFC 9051 §5.4: at least 30 minutes).
+    pub imap_idle_timeout: Duration,
+}
+
+/// How an evaluation of a routing script is bounded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptLimits {
+    /// Rhai operations.
+    pub operations_max: u64,
+    /// Nested function calls.
+    pub call_depth_max: usize,
+    /// Bytes in a string.
+    pub string_bytes_max: usize,
+    /// Elements in an array.
+    pub array_elements_max: usize,
+    /// Entries in an object map.
+    pub map_entries_max: usize,
+    /// Wall time of one script.
+    pub time_max: Duration,
+    /// Lines kept of `log(text)`.
+    pub log_lines_max: usize,
+}
+
+impl Default for ScriptLimits {
+    fn default() -> Self {
+        Self {
+            operations_max: 100_000,
+            call_depth_max: 32,
+            string_bytes_max: 64 * 1024,
+            array_elements_max: 1_000,
+            map_entries_max: 1_000,
+            time_max: Duration::from_millis(50),
+            log_lines_max: 50,
+        }
+    }
+}
+
+/// What our directory says about an address.
+#[derive(Debug, Clone)]
+pub enum Lookup<'a> {
+    /// Not one of our domains.
+    Foreign,
+    /// Goes to this account's Inbox.
+    Account(&'a AccountName),
+    /// The operator wrote an answer for it.
+    Reply(&'a FixedReply),
+    /// Our domain, but nobody there.
+    NoSuchMailbox,
+}
+
+impl Config {
+    /// Where mail for an address goes. The local part is compared without regard to case, with and then without
+    /// what follows the domain's separator; then `postmaster` goes to [`Config::postmaster`], then the catch-all.
+    pub fn lookup(&self, mailbox: &Mailbox) -> Lookup<'_> {
+        let Some(domain) = self.domains.get(&mailbox.domain) else { return Lookup::Foreign };
+        let whole = mailbox.local.as_str().to_lowercase();
+        let base = domain.separator.and_then(|s| whole.split_once(s)).map(|(base, _)| base).filter(|b| !b.is_empty());
+        for local in [Some(whole.as_str()), base].into_iter().flatten() {
+            if let Some(reply) = domain.replies.get(local) {
+                return Lookup::Reply(reply);
+            }
+            if let Some(account) = domain.addresses.get(local) {
+                return Lookup::Account(account);
+            }
+        }
+        let postmaster = self.postmaster.as_ref().filter(|_| whole == "postmaster");
+        postmaster.or(domain.catch_all.as_ref()).map_or(Lookup::NoSuchMailbox, Lookup::Account)
+    }
+
+    /// Whether an account may use an address as its sender: one that it receives.
+    pub fn may_send_as(&self, account: &AccountName, sender: &Mailbox) -> bool {
+        matches!(self.lookup(sender), Lookup::Account(owner) if owner == account)
+    }
+
+    /// A transport by the name that a script returned.
+    pub fn transport(&self, name: &str) -> Option<&Arc<Transport>> {
+        TransportName::new(name).ok().and_then(|name| self.transports.get(&name))
+    }
+}

@@ -308,9 +308,20 @@ mod tests {
     #[test]
     fn what_is_no_domain_is_refused() {
         let (label, name) = (format!("{}.org", "a".repeat(64)), "a.".repeat(127) + "org");
-        for bad in
-            ["", ".", "a..b", ".a", "-a.org", "a-.org", "a b.org", "192.0.2.1", "a@b", "[192.0.2.1]", &label, &name]
-        {
+        for bad in [
+            "",
+            ".",
+            "a..b",
+            ".a",
+            "-a.org",
+            "a-.org",
+            "a b.org",
+            "192.0.2.1",
+            "a@b",
+            "[192.0.2.1]",
+            &label,
+            &name,
+        ] {
             assert!(Domain::parse(bad).is_err(), "{bad:?}");
         }
     }
@@ -345,8 +356,21 @@ mod tests {
     fn what_is_no_mailbox_is_refused() {
         let long = format!("{}@example.org", "a".repeat(65));
         for bad in [
-            "", "a", "@", "a@", "@example.org", "a b@example.org", ".a@example.org", "a.@example.org", "a..b@example.org",
-            "\"@example.org", "\"a\"b@example.org", "\"a\u{0}\"@example.org", "a\r\n@example.org", "<a@example.org>", &long,
+            "",
+            "a",
+            "@",
+            "a@",
+            "@example.org",
+            "a b@example.org",
+            ".a@example.org",
+            "a.@example.org",
+            "a..b@example.org",
+            "\"@example.org",
+            "\"a\"b@example.org",
+            "\"a\u{0}\"@example.org",
+            "a\r\n@example.org",
+            "<a@example.org>",
+            &long,
         ] {
             assert!(Mailbox::parse(bad).is_err(), "{bad:?}");
         }

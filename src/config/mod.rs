@@ -358,7 +358,11 @@ impl Config {
     pub fn lookup(&self, mailbox: &Mailbox) -> Lookup<'_> {
         let Some(domain) = self.domains.get(&mailbox.domain) else { return Lookup::Foreign };
         let whole = mailbox.local.as_str().to_lowercase();
-        let base = domain.separator.and_then(|s| whole.split_once(s)).map(|(base, _)| base).filter(|b| !b.is_empty());
+        let base = domain
+            .separator
+            .and_then(|s| whole.split_once(s))
+            .map(|(base, _)| base)
+            .filter(|b| !b.is_empty());
         for local in [Some(whole.as_str()), base].into_iter().flatten() {
             if let Some(reply) = domain.replies.get(local) {
                 return Lookup::Reply(reply);

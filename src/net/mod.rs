@@ -1,5 +1,7 @@
 //! Byte streams: what servers and transports speak through, in clear text or in TLS.
 
+mod listen;
 mod stream;
 
+pub use listen::{ConnectionGuard, ConnectionLimits, ListenError, TooManyConnections, accept, listen};
 pub use stream::Stream;

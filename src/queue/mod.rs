@@ -1,1 +1,4 @@
 //! (being built)
+pub mod schedule;
+pub mod settle;
+pub mod slots;

@@ -63,8 +63,10 @@ impl FailureReport<'_> {
     pub fn to_message(&self) -> Vec<u8> {
         let host = self.reporting_mta;
         let boundary = format!("=_waypost_{}", self.unique);
-        let eight_bit = !self.original.is_ascii();
-        let encoding = if eight_bit { "8bit" } else { "7bit" };
+        let words = self.words();
+        let encoding_of = |ascii: bool| if ascii { "7bit" } else { "8bit" };
+        let encoding = encoding_of(self.original.is_ascii());
+        let whole = encoding_of(self.original.is_ascii() && words.is_ascii());
         let mut head = String::with_capacity(2048);
         let _ = write!(
             head,
@@ -72,7 +74,7 @@ impl FailureReport<'_> {
              Subject: Undelivered mail: returned to you\r\nMessage-Id: <{}@{host}>\r\n{}\
              Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\
-             Content-Transfer-Encoding: {encoding}\r\n\r\n\
+             Content-Transfer-Encoding: {whole}\r\n\r\n\
              This is a delivery report in MIME format.\r\n",
             rfc5322_date(self.date),
             self.to,
@@ -81,10 +83,14 @@ impl FailureReport<'_> {
         );
         let _ = write!(
             head,
-            "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n{}",
-            self.words()
+            "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {}\r\n\r\n{words}",
+            encoding_of(words.is_ascii())
         );
-        let _ = write!(head, "\r\n--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}", self.status());
+        let _ = write!(
+            head,
+            "\r\n--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}",
+            self.status()
+        );
         let kind = if self.ret == Ret::Full { "message/rfc822" } else { "text/rfc822-headers" };
         let _ = write!(
             head,
@@ -122,7 +128,10 @@ impl FailureReport<'_> {
             let outcome = &recipient.outcome;
             match (recipient.expired, recipient.attempts) {
                 (true, n) => {
-                    let _ = write!(text, "    was tried {n} times and given up. The last attempt ended with:\r\n");
+                    let _ = write!(
+                        text,
+                        "    was tried {n} times and given up. The last attempt ended with:\r\n"
+                    );
                 }
                 (false, _) => text.push_str("    was refused for good:\r\n"),
             }
@@ -227,9 +236,9 @@ fn header_of(message: &[u8]) -> &[u8] {
 
 fn message_id_of(message: &[u8]) -> Option<String> {
     let header = header_of(message);
-    let line = header.split(|b| *b == b'\n').find(|line| {
-        line.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"message-id:"))
-    })?;
+    let line = header
+        .split(|b| *b == b'\n')
+        .find(|line| line.get(..11).is_some_and(|name| name.eq_ignore_ascii_case(b"message-id:")))?;
     let text = std::str::from_utf8(&line[11..]).ok()?.trim();
     let good = text.starts_with('<') && text.ends_with('>') && text.is_ascii() && !text.contains(' ');
     good.then(|| text.to_owned())
@@ -283,7 +292,11 @@ mod tests {
 
     #[test]
     fn a_failure_report_as_a_golden_text() {
-        let text = report(&[failed(Verdict::Permanent, Some(550), Some("5.1.1"), "no such user\nsorry")], ORIGINAL, Ret::Full);
+        let text = report(
+            &[failed(Verdict::Permanent, Some(550), Some("5.1.1"), "no such user\nsorry")],
+            ORIGINAL,
+            Ret::Full,
+        );
         assert_eq!(text, include_str!("golden/failed.eml").replace('\n', "\r\n"));
     }
 

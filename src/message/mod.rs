@@ -1,1 +1,3 @@
-//! (being built)
+//! Messages: header fields, delivery reports.
+
+pub mod dsn;

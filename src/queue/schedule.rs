@@ -81,7 +81,11 @@ mod tests {
         let (received, id) = (Timestamp::UNIX_EPOCH, QueueId(1));
         let at = |hours: f64| add(received, Duration::from_secs_f64(hours * 3600.0));
         assert_eq!(next_attempt(&schedule(), id, 1, received, at(0.0)), Some(at(0.125)));
-        assert_eq!(next_attempt(&schedule(), id, 20, received, at(90.0)), Some(at(96.0)), "last one at the end");
+        assert_eq!(
+            next_attempt(&schedule(), id, 20, received, at(90.0)),
+            Some(at(96.0)),
+            "last one at the end"
+        );
         assert_eq!(next_attempt(&schedule(), id, 21, received, at(96.0)), None);
     }
 
@@ -90,7 +94,8 @@ mod tests {
         let schedule = RetrySchedule { jitter: 0.25, ..schedule() };
         let mut seen = std::collections::BTreeSet::new();
         for number in 0..1000 {
-            let ask = || next_attempt(&schedule, QueueId(number), 1, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+            let ask =
+                || next_attempt(&schedule, QueueId(number), 1, Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
             let wait = ask().unwrap().duration_since(Timestamp::UNIX_EPOCH).as_secs_f64();
             assert!((337.5..=562.5).contains(&wait), "{wait}");
             assert_eq!(ask(), ask());

@@ -43,7 +43,8 @@ pub fn settle(item: Item, outcome: &Outcome, retry: &RetrySchedule, now: Timesta
     match outcome.verdict {
         Verdict::Delivered => Next::Done,
         Verdict::Permanent => Next::Bounce(Why::Permanent),
-        Verdict::Temporary => match schedule::next_attempt(retry, item.id, item.attempts, item.received, now) {
+        Verdict::Temporary => match schedule::next_attempt(retry, item.id, item.attempts, item.received, now)
+        {
             Some(at) => Next::Retry(at),
             None => Next::Bounce(Why::Expired),
         },
@@ -77,7 +78,11 @@ mod tests {
             (Verdict::Temporary, 12, 7_199, Next::Retry(at(7_200))),
             (Verdict::Temporary, 13, 7_200, Next::Bounce(Why::Expired)),
         ] {
-            assert_eq!(settle(item(attempts), &outcome(verdict), &retry, at(now)), next, "{verdict:?} {attempts} {now}");
+            assert_eq!(
+                settle(item(attempts), &outcome(verdict), &retry, at(now)),
+                next,
+                "{verdict:?} {attempts} {now}"
+            );
         }
     }
 }

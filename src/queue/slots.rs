@@ -206,7 +206,10 @@ mod tests {
         assert_eq!(slots.next(), Some((a.clone(), 2)));
         slots.leave(&a);
         assert_eq!((slots.running(), slots.waiting()), (0, 0));
-        assert!(slots.destinations.is_empty() && slots.transports.is_empty(), "nothing is remembered: {slots:?}");
+        assert!(
+            slots.destinations.is_empty() && slots.transports.is_empty(),
+            "nothing is remembered: {slots:?}"
+        );
     }
 
     #[test]

@@ -90,7 +90,7 @@ impl Due {
     }
 
     /// When the next recipient is due.
-    pub fn next(&mut self) -> Option<Timestamp> {
+    pub fn next_due(&mut self) -> Option<Timestamp> {
         self.skip_stale();
         self.heap.peek().map(|Reverse((due, _))| *due)
     }
@@ -147,7 +147,7 @@ mod tests {
         due.put(key(1, 0), waiting(30));
         due.put(key(2, 0), waiting(10));
         due.put(key(3, 0), waiting(20));
-        assert_eq!(due.next(), Some(at(10)));
+        assert_eq!(due.next_due(), Some(at(10)));
         assert_eq!(due.take(at(9), 10), []);
         assert_eq!(due.take(at(20), 10), [key(2, 0), key(3, 0)]);
         assert_eq!(due.take(at(20), 10), [], "they are busy");
@@ -175,7 +175,7 @@ mod tests {
         assert!(due.change(key(1, 0), Some(at(5)), None));
         assert!(!due.change(key(9, 0), Some(at(5)), None), "unknown");
         assert!(due.change(key(1, 0), None, Some(true)));
-        assert_eq!((due.next(), due.take(at(2000), 9).len()), (None, 0), "held");
+        assert_eq!((due.next_due(), due.take(at(2000), 9).len()), (None, 0), "held");
         assert!(due.change(key(1, 0), None, Some(false)));
         assert_eq!(due.take(at(5), 9), [key(1, 0)]);
         assert_eq!(due.take(at(2000), 9), [], "the old place in the heap is stale");

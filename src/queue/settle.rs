@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn each_outcome_has_its_consequence() {
         let retry = RetrySchedule {
-            first: Duration::from_secs(60),
+            first: Duration::from_mins(1),
             factor: 2.0,
             max: Duration::from_hours(1),
             jitter: 0.0,

@@ -47,7 +47,7 @@ struct Line<J> {
     running: usize,
     jobs: VecDeque<J>,
     /// Stands in `runnable` or in the transport's `stalled`.
-    in_line: bool,
+    queued: bool,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl<J> Slots<J> {
             lane: lane.clone(),
             running: 0,
             jobs: VecDeque::new(),
-            in_line: false,
+            queued: false,
         });
         line.lane.bounds = lane.bounds;
         let transport = self.transports.entry(lane.transport.clone()).or_default();
@@ -105,8 +105,8 @@ impl<J> Slots<J> {
         }
         line.jobs.push_back(job);
         self.waiting += 1;
-        if !line.in_line && line.running < line.lane.bounds.destination.max(1) {
-            line.in_line = true;
+        if !line.queued && line.running < line.lane.bounds.destination.max(1) {
+            line.queued = true;
             self.runnable.push_back(lane.destination.clone());
         }
         None
@@ -125,16 +125,16 @@ impl<J> Slots<J> {
         }
         let Some(line) = self.destinations.get_mut(&lane.destination) else { return };
         line.running = line.running.saturating_sub(1);
-        if !line.jobs.is_empty() && !line.in_line {
-            line.in_line = true;
+        if !line.jobs.is_empty() && !line.queued {
+            line.queued = true;
             self.runnable.push_back(lane.destination.clone());
-        } else if line.jobs.is_empty() && line.running == 0 && !line.in_line {
+        } else if line.jobs.is_empty() && line.running == 0 && !line.queued {
             self.destinations.remove(&lane.destination);
         }
     }
 
     /// The next job that may run, its slot taken, with its lane.
-    pub fn next(&mut self) -> Option<(Lane, J)> {
+    pub fn take_next(&mut self) -> Option<(Lane, J)> {
         while self.running < self.total_max {
             let destination = self.runnable.pop_front()?;
             let Some(line) = self.destinations.get_mut(&destination) else { continue };
@@ -143,7 +143,7 @@ impl<J> Slots<J> {
                 transport.stalled.push_back(destination);
                 continue;
             }
-            line.in_line = false;
+            line.queued = false;
             let full = line.running >= line.lane.bounds.destination.max(1);
             let Some(job) = (if full { None } else { line.jobs.pop_front() }) else {
                 if line.jobs.is_empty() && line.running == 0 {
@@ -156,7 +156,7 @@ impl<J> Slots<J> {
             transport.running += 1;
             line.running += 1;
             if !line.jobs.is_empty() && line.running < line.lane.bounds.destination.max(1) {
-                line.in_line = true;
+                line.queued = true;
                 self.runnable.push_back(destination);
             }
             return Some((line.lane.clone(), job));
@@ -175,7 +175,7 @@ impl<J> Slots<J> {
         let mut taken = Vec::new();
         for line in self.destinations.values_mut() {
             taken.extend(line.jobs.drain(..));
-            line.in_line = false;
+            line.queued = false;
         }
         self.destinations.retain(|_, line| line.running > 0);
         taken
@@ -201,9 +201,9 @@ mod tests {
         let a = lane("direct", "a", (10, 1));
         assert_eq!(slots.enter(&a, 1), Some(1));
         assert_eq!(slots.enter(&a, 2), None);
-        assert_eq!(slots.next(), None, "the destination is full");
+        assert_eq!(slots.take_next(), None, "the destination is full");
         slots.leave(&a);
-        assert_eq!(slots.next(), Some((a.clone(), 2)));
+        assert_eq!(slots.take_next(), Some((a.clone(), 2)));
         slots.leave(&a);
         assert_eq!((slots.running(), slots.waiting()), (0, 0));
         assert!(
@@ -225,7 +225,7 @@ mod tests {
         let mut last = a;
         loop {
             slots.leave(&last);
-            let Some((lane, job)) = slots.next() else { break };
+            let Some((lane, job)) = slots.take_next() else { break };
             order.push(job);
             last = lane;
         }
@@ -239,11 +239,11 @@ mod tests {
         assert!(slots.enter(&slow, 1).is_some());
         assert!(slots.enter(&slow, 2).is_none());
         assert!(slots.enter(&other, 3).is_some());
-        assert_eq!(slots.next(), None);
+        assert_eq!(slots.take_next(), None);
         slots.leave(&other);
-        assert_eq!(slots.next(), None);
+        assert_eq!(slots.take_next(), None);
         slots.leave(&slow);
-        assert_eq!(slots.next(), Some((slow, 2)));
+        assert_eq!(slots.take_next(), Some((slow, 2)));
     }
 
     #[test]
@@ -255,7 +255,7 @@ mod tests {
         slots.enter(&lane("smtp", "b", (1, 1)), 3);
         let mut taken = slots.take_waiting();
         taken.sort_unstable();
-        assert_eq!((taken, slots.waiting(), slots.next()), (vec![2, 3], 0, None));
+        assert_eq!((taken, slots.waiting(), slots.take_next()), (vec![2, 3], 0, None));
         slots.leave(&a);
         assert_eq!((slots.running(), slots.destinations.len()), (0, 0));
     }
@@ -279,7 +279,7 @@ mod tests {
             for (number, (transport, destination, finish)) in jobs.iter().enumerate() {
                 let lane = lane(&format!("t{transport}"), &format!("d{destination}"), (of_transport, of_destination));
                 if slots.enter(&lane, number).is_some() { running.push(lane); }
-                while let Some((lane, _)) = slots.next() { running.push(lane); }
+                while let Some((lane, _)) = slots.take_next() { running.push(lane); }
                 check(&running);
                 if *finish && !running.is_empty() {
                     let lane = running.remove(number % running.len());
@@ -288,7 +288,7 @@ mod tests {
                 }
             }
             while !running.is_empty() || slots.waiting() > 0 {
-                while let Some((lane, _)) = slots.next() { running.push(lane); }
+                while let Some((lane, _)) = slots.take_next() { running.push(lane); }
                 check(&running);
                 prop_assert!(!running.is_empty(), "stuck: {slots:?}");
                 slots.leave(&running.remove(0));

@@ -1,3 +1,7 @@
-//! Messages: header fields, delivery reports.
+//! Messages: header fields, MIME structure, delivery reports.
 
+pub mod address_list;
 pub mod dsn;
+pub mod header_fields;
+pub mod parameters;
+pub mod structure;

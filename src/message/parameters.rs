@@ -134,7 +134,8 @@ impl Cursor<'_> {
     fn value(&mut self) -> Vec<u8> {
         self.skip();
         if !self.eat(b'"') {
-            let end = self.rest.iter().position(|b| matches!(b, b';' | b' ' | b'\t')).unwrap_or(self.rest.len());
+            let end =
+                self.rest.iter().position(|b| matches!(b, b';' | b' ' | b'\t')).unwrap_or(self.rest.len());
             let (value, rest) = self.rest.split_at(end);
             self.rest = rest;
             return value.to_vec();

@@ -121,7 +121,8 @@ impl Parser<'_> {
         };
         let in_digest = content_type.subtype.eq_ignore_ascii_case(b"digest");
         let ranges = self.split(body.clone(), &boundary);
-        let mut parts: Vec<Part> = ranges.into_iter().map(|range| self.part(range, depth + 1, in_digest)).collect();
+        let mut parts: Vec<Part> =
+            ranges.into_iter().map(|range| self.part(range, depth + 1, in_digest)).collect();
         if parts.is_empty() {
             // A multipart is never without parts in BODYSTRUCTURE (RFC 9051 §9, body-type-mpart).
             parts.push(self.part(body.end..body.end, depth + 1, false));
@@ -208,13 +209,15 @@ mod tests {
 
     #[test]
     fn broken_multiparts_are_shown_anyway() {
-        let unclosed = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\none\r\n--a\r\n\r\ntwo\r\n";
+        let unclosed =
+            b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\none\r\n--a\r\n\r\ntwo\r\n";
         assert_eq!(body(unclosed, &[2]), Some("two\r\n"));
         let without_boundary = b"Content-Type: multipart/mixed\r\n\r\n--a\r\n\r\none";
         assert_eq!(body(without_boundary, &[1]), Some("--a\r\n\r\none"));
         let never_used = b"Content-Type: multipart/mixed; boundary=a\r\n\r\nnothing";
         assert_eq!(body(never_used, &[1]), Some(""));
-        let longer_boundary = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\none\r\n--ab\r\n--a--";
+        let longer_boundary =
+            b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n\r\none\r\n--ab\r\n--a--";
         assert_eq!(body(longer_boundary, &[1]), Some("one\r\n--ab"));
         let empty = b"Content-Type: multipart/mixed; boundary=a\r\n\r\n--a\r\n--a--\r\n";
         assert_eq!(body(empty, &[1]), Some(""));

@@ -3,6 +3,6 @@
 mod types;
 
 pub use types::{
-    Control, NewMessage, Next, Origin, RecipientState, Settlement, SpoolError, SpoolOptions, SpoolStats, Status,
-    StoredMessage, Waiting,
+    Control, NewMessage, Next, Origin, RecipientState, Settlement, SpoolError, SpoolOptions, SpoolStats,
+    Status, StoredMessage, Waiting,
 };

@@ -27,7 +27,7 @@ const TRIES: u32 = 3;
 /// Answers kept, of all names together.
 const CACHED_ANSWERS_MAX: u64 = 32 * 1024;
 /// Longest that "there is nothing" is believed, whatever the zone says.
-const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(15 * 60);
+const NEGATIVE_TTL_MAX: Duration = Duration::from_mins(15);
 /// Links of a CNAME chain looked at when we want to know why there is no answer.
 const ALIASES_MAX: usize = 16;
 

@@ -1,10 +1,29 @@
 //! The checked configuration: what the rest of the server reads.
 //!
-//! `waypost.toml` is read into raw values, checked once, and becomes a [`Config`]; nobody interprets it again.
+//! `waypost.toml` is read and checked once, and becomes a [`Config`]; nobody interprets it again. [`Config::load`]
+//! reports all that is wrong at once as [`ConfigProblems`].
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `section` | reads the keys of one table, collects what is wrong, hints at misspelt keys |
+//! | `read` | the top of the file, listeners, TLS, DNS, queue, limits |
+//! | `ways` | transports |
+//! | `directory` | domains, accounts, their addresses and fixed replies |
+//! | `units` | durations and sizes |
+//! | `problems` | shows what is wrong with file, line, column and a mark under the place |
+
+mod directory;
+mod problems;
+mod read;
+mod section;
+#[cfg(test)]
+mod tests;
+mod units;
+mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +32,13 @@ use ipnet::IpNet;
 use crate::address::{Domain, Mailbox};
 use crate::names::{AccountName, TransportName};
 use crate::smtp::Reply;
+
+pub use directory::parse_reply;
+pub use problems::{ConfigProblems, Problem};
+pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
+pub use section::nearest;
+pub use units::{parse_duration, parse_size};
+pub use ways::direct as direct_transport;
 
 /// The whole configuration. It is shared as `Arc<Config>` and replaced as a whole on reload.
 #[derive(Debug, Clone)]
@@ -353,6 +379,32 @@ pub enum Lookup<'a> {
 }
 
 impl Config {
+    /// Reads and checks a configuration file. Relative paths in it are relative to the directory it stands in; the
+    /// files it names must be there.
+    pub fn load(file: &Path) -> Result<Self, ConfigProblems> {
+        let unreadable = |error: std::io::Error| {
+            let message = format!("cannot read {}: {error}", file.display());
+            let help = (error.kind() == std::io::ErrorKind::NotFound).then(|| {
+                "name the configuration with --config FILE, or try `waypost localserve`, which needs none"
+                    .to_owned()
+            });
+            ConfigProblems::unreadable(file.display().to_string(), message, help)
+        };
+        let bytes = std::fs::read(file).map_err(unreadable)?;
+        let text = match std::str::from_utf8(&bytes) {
+            Ok(text) => text,
+            Err(error) => return Err(read::not_utf8(&bytes, error.valid_up_to(), file)),
+        };
+        let absolute = std::path::absolute(file).map_err(unreadable)?;
+        read::config(text, file, absolute.parent().unwrap_or(Path::new("/")), read::Look::Files)
+    }
+
+    /// Reads and checks a configuration that is at hand as text. `file` gives its name in problems, and its directory
+    /// is what paths are relative to; no file is looked at.
+    pub fn parse(text: &str, file: &Path) -> Result<Self, ConfigProblems> {
+        read::config(text, file, file.parent().unwrap_or(Path::new("")), read::Look::Text)
+    }
+
     /// Where mail for an address goes. The local part is compared without regard to case, with and then without
     /// what follows the domain's separator; then `postmaster` goes to [`Config::postmaster`], then the catch-all.
     pub fn lookup(&self, mailbox: &Mailbox) -> Lookup<'_> {

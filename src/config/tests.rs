@@ -1,0 +1,253 @@
+//! What operators see: defaults, every kind of mistake, and the text it is reported in.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MINIMAL: &str = r#"
+hostname = "mail.example.org"
+
+[domains."example.org"]
+
+[accounts.ann]
+addresses = ["ann@example.org"]
+"#;
+
+fn parse(text: &str) -> Result<Config, ConfigProblems> {
+    Config::parse(text, Path::new("waypost.toml"))
+}
+
+fn name(text: &str) -> AccountName {
+    AccountName::new(text).unwrap()
+}
+
+/// The minimal configuration with something in front of its tables and something behind.
+fn with(top: &str, tables: &str) -> String {
+    MINIMAL.replacen("\n\n", &format!("\n{top}\n"), 1) + tables
+}
+
+#[test]
+fn the_least_that_is_needed() {
+    let config = parse(MINIMAL).unwrap();
+    assert_eq!(config.hostname.as_str(), "mail.example.org");
+    assert_eq!(config.data_dir, Path::new(DATA_DIR_DEFAULT));
+    let kinds: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address.to_string())).collect();
+    assert_eq!(kinds, [(ListenerKind::Smtp, "0.0.0.0:25".to_owned())], "without [tls] nobody could log in");
+    assert_eq!(config.queue.retry.first, Duration::from_secs(450));
+    assert_eq!(config.queue.retry.give_up_after, Duration::from_hours(96));
+    assert!(matches!(config.transport("direct").unwrap().kind, TransportKind::Direct { port: 25 }));
+    assert_eq!(config.postmaster, Some(name("ann")), "the only account is postmaster");
+    let lookup = |text: &str| config.lookup(&Mailbox::parse(text).unwrap()).clone();
+    assert!(matches!(lookup("Ann@Example.ORG"), Lookup::Account(owner) if *owner == name("ann")));
+    assert!(matches!(lookup("bob@example.org"), Lookup::NoSuchMailbox));
+    assert!(matches!(lookup("postmaster@example.org"), Lookup::Account(_)));
+    assert!(matches!(lookup("ann@example.net"), Lookup::Foreign));
+}
+
+#[test]
+fn with_tls_all_usual_ports_are_served() {
+    let text = with("", "[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n");
+    let config = Config::parse(&text, Path::new("/etc/waypost/waypost.toml")).unwrap();
+    let ports: Vec<_> = config.listeners.iter().map(|l| l.address.port()).collect();
+    assert_eq!(ports, [25, 587, 465, 143, 993]);
+    let files = config.tls.unwrap();
+    assert_eq!(files.certificate, Path::new("/etc/waypost/c.pem"), "relative to the configuration file");
+    assert_eq!(files.key, Path::new("/k.pem"));
+    assert_eq!(config.scripts_dir, Path::new("/etc/waypost/scripts"));
+}
+
+#[test]
+fn everything_that_can_be_said() {
+    let text = include_str!("golden/full.toml");
+    let config = parse(text).unwrap();
+    assert_eq!(config.postmaster, Some(name("ann")));
+    assert_eq!(config.listeners.len(), 6, "a listener for each address");
+    assert_eq!(
+        config.listeners[0].relay_from,
+        ["192.0.2.0/24".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]
+    );
+    assert!(config.listeners[4].allow_plaintext_auth);
+    assert_eq!(
+        config.dns.resolvers,
+        ["127.0.0.1:53".parse().unwrap(), "[::1]:5353".parse::<SocketAddr>().unwrap()]
+    );
+    let fixed = &config.dns.fixed[&Domain::parse("outside.test").unwrap()];
+    assert_eq!(fixed.mx, [(10, Domain::parse("mx.outside.test").unwrap())]);
+    let sending = config.transport("sending-service").unwrap();
+    assert!(
+        matches!(&sending.kind, TransportKind::Smtp { host: Host::Name(n), port: 587 } if n.as_str() == "smtp.sending.example")
+    );
+    assert_eq!(sending.common.tls, TlsPolicy::Required);
+    assert_eq!(sending.common.keep_idle, Duration::ZERO);
+    let domain = &config.domains[&Domain::parse("example.org").unwrap()];
+    assert_eq!(domain.separator, Some('+'));
+    assert_eq!(domain.catch_all, Some(name("bob")));
+    assert_eq!(domain.replies["gone"].reply.to_string(), "550 5.1.1 moved away\r\n");
+    assert_eq!(domain.replies["slow"].after, Duration::from_mins(10));
+    assert_eq!(config.limits.recipients_max, None);
+    assert_eq!(config.limits.session_timeout, None);
+    assert_eq!(config.limits.received_max, usize::MAX);
+    assert!(config.queue.retry.jitter.abs() < f64::EPSILON);
+    assert_eq!(config.script_limits.time_max, Duration::from_millis(20));
+}
+
+/// Each mistake alone: the line and column it is found at, and words of its message.
+#[test]
+fn mistakes_are_found_where_they_are() {
+    let minimal_lines = MINIMAL.lines().count();
+    // A top-level line stands in line 3 of the text, what follows the tables from `minimal_lines` + 1 on.
+    let top = |text: &'static str, column: usize, words: &'static str| (with(text, ""), (3, column), words);
+    let table = |text: &'static str, line: usize, column: usize, words: &'static str| {
+        (with("", text), (minimal_lines + line, column), words)
+    };
+    for (text, place, words) in [
+        top("x = ", 5, "not TOML"),
+        top("hostname = \"a\"", 1, "duplicate key"),
+        top("data_dir = 5", 12, "cannot be a whole number"),
+        top("data_dir = \"\"", 12, "a path cannot be empty"),
+        top("postmaster = \"anm\"", 14, "no account anm"),
+        top("postmaster = \"A\"", 14, "not an account name"),
+        top("postmastr = \"ann\"", 1, "no key `postmastr`"),
+        top("listeners = 5", 13, "must be tables"),
+        top("limits = []", 10, "must be a table"),
+        table("[tls]\ncertificate = \"c\"", 1, 2, "[tls] has no `key`"),
+        table("[tsl]", 1, 2, "no key `tsl`"),
+        table("[[listeners]]\nport = 25", 1, 1, "no `kind`"),
+        table("[[listeners]]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),
+        table("[[listeners]]\nkind = \"imaps\"", 2, 1, "needs [tls]"),
+        table("[[listeners]]\nkind = \"submission\"", 2, 1, "needs [tls]"),
+        table("[[listeners]]\nkind = \"smtp\"\nport = 70000", 3, 8, "not allowed"),
+        table("[[listeners]]\nkind = \"smtp\"\nport = -1", 3, 8, "not allowed"),
+        table("[[listeners]]\nkind = \"smtp\"\naddress = \"host:25\"", 3, 11, "no IP address"),
+        table("[[listeners]]\nkind = \"smtp\"\nport = 25\naddress = \"[::]:25\"", 4, 11, "given twice"),
+        table("[[listeners]]\nkind = \"smtp\"\nrelay_from = [\"192.0.2.0/24\", \"x\"]", 3, 31, "no network"),
+        table("[[listeners]]\nkind = \"smtp\"\nadress = \"::\"", 3, 1, "no key `adress`"),
+        table("[[listeners]]\nkind = \"smtp\"\n[[listeners]]\nkind = \"smtp\"", 3, 1, "two listeners on"),
+        table(
+            "[[listeners]]\nkind = \"imap\"\nallow_plaintext_auth = true\nrelay_from = [\"::1\"]",
+            4,
+            15,
+            "no meaning for imap",
+        ),
+        table("[dns]\nresolvers = [\"resolver.example\"]", 2, 14, "no IP address"),
+        table("[dns]\ntimeout = 5", 2, 11, "needs its unit"),
+        table("[dns]\ntimeout = \"5 secs\"", 2, 11, "not allowed"),
+        table("[dns.fixed.\"a b\"]\nmx = []", 1, 12, "domain"),
+        table("[dns.fixed.x]\nmx = [\"ten mx.x\"]", 2, 7, "no preference"),
+        table("[transports.Bad]\nkind = \"direct\"", 1, 13, "not a transport name"),
+        table("[transports.local]\nkind = \"direct\"", 1, 13, "cannot be named `local`"),
+        table("[transports.a]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),
+        table("[transports.a]\nkind = \"smtp\"", 1, 13, "no `host`"),
+        table("[transports.a]\nkind = \"direct\"\nhost = \"x\"", 3, 1, "has no host"),
+        table("[transports.a]\nkind = \"smtp\"\nhost = \"x:25\"", 3, 8, "belongs into `port`"),
+        table(
+            "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\ntls = \"require\"",
+            4,
+            7,
+            "did you mean \"required\"",
+        ),
+        table("[transports.a]\nkind = \"smtp\"\nhost = \"x\"\nport = 0", 4, 8, "not allowed"),
+        table("[transports.direct]\nkind = \"smtp\"\nhost = \"x\"", 2, 1, "must be of kind \"direct\""),
+        table("[domains.\"a..b\"]", 1, 10, "the domain is not valid"),
+        table("[domains.\"EXAMPLE.org\"]", 1, 10, "there twice"),
+        table("[domains.b]\ncatch_all = \"bob\"", 2, 13, "no account bob"),
+        table("[domains.b]\nseparator = \"++\"", 2, 13, "no separator"),
+        table("[domains.b.replies]\nx = \"250 ok\"", 2, 5, "400 to 599"),
+        table("[domains.b.replies]\nx = \"550 4.1.1 no\"", 2, 5, "does not fit"),
+        table("[domains.b.replies]\nx = \"550 5.1.1 n\\r\\no\"", 2, 5, "printable"),
+        table("[domains.b.replies]\nx = { after = \"1m\" }", 2, 5, "no `reply`"),
+        table("[domains.b.replies]\nx = { reply = \"450\", after = 5 }", 2, 30, "unit"),
+        table("[domains.b.replies]\n\"x@b\" = \"450\"", 2, 1, "before the @"),
+        table("[domains.b.replies]\nx = \"450\"\nX = \"451\"", 3, 1, "two replies"),
+        table("[accounts.\"a b\"]", 1, 11, "not an account name"),
+        table("[accounts.bob]\naddresses = [\"bob\"]", 2, 14, "no @domain"),
+        table("[accounts.bob]\naddresses = [\"bob@exmaple.org\"]", 2, 14, "not one of our domains"),
+        table("[accounts.bob]\naddresses = [\"ANN@example.org\"]", 2, 14, "belongs to ann and to bob"),
+        table("[accounts.bob]\naddresses = 5", 2, 13, "cannot be a whole number"),
+        table("[accounts.bob]\npassword = \"secret\"", 2, 1, "no key `password`"),
+        table("[queue]\nretry_factor = 0.5", 2, 16, "not allowed"),
+        table("[queue]\nretry_factor = nan", 2, 16, "not allowed"),
+        table("[queue]\nretry_jitter = true", 2, 16, "cannot be true"),
+        table("[queue]\nconcurrency = 0", 2, 15, "not allowed"),
+        table("[queue]\nmemory_bytes_max = \"64 megs\"", 2, 20, "not allowed"),
+        table("[limits]\nmessage_bytes_max = true", 2, 21, "cannot be true"),
+        table("[limits]\nrecipients_max = 1979-05-27", 2, 18, "a date"),
+        table("[limits]\nrecipients = 5", 2, 1, "no key `recipients`"),
+        table("[scripts]\ncall_depth_max = \"off\"", 2, 18, "cannot be text"),
+    ] {
+        let problems = parse(&text).expect_err(&text);
+        let found: Vec<_> =
+            problems.problems().iter().map(|p| (problems.line_and_column(p), p.message.clone())).collect();
+        let hit =
+            |(at, message): &(Option<(usize, usize)>, String)| *at == Some(place) && message.contains(words);
+        assert!(
+            found.len() == 1 && found.iter().all(hit),
+            "wanted {words:?} at {place:?}, found {found:?} in\n{text}"
+        );
+    }
+}
+
+/// The text itself, as printed without colours. After a wanted change: `WAYPOST_BLESS=1 cargo test --lib config`.
+#[test]
+fn what_the_operator_reads() {
+    for (text, golden, expected) in [
+        (include_str!("golden/broken.toml"), "broken.txt", include_str!("golden/broken.txt")),
+        (include_str!("golden/syntax.toml"), "syntax.txt", include_str!("golden/syntax.txt")),
+    ] {
+        let shown = parse(text).unwrap_err().to_string();
+        if std::env::var_os("WAYPOST_BLESS").is_some() {
+            let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/golden");
+            std::fs::write(dir.join(golden), &shown).unwrap();
+            continue;
+        }
+        assert_eq!(shown, expected, "{golden}");
+    }
+}
+
+#[test]
+fn files_that_are_named_must_be_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("waypost.toml");
+    let missing = Config::load(&file).unwrap_err().to_string();
+    assert!(missing.contains("cannot read") && missing.contains("--config"), "{missing}");
+
+    let tables = "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n";
+    std::fs::write(&file, with("scripts_dir = \"ways\"", tables)).unwrap();
+    let problems = Config::load(&file).unwrap_err();
+    let places: Vec<_> = problems.problems().iter().map(|p| problems.line_and_column(p).unwrap().0).collect();
+    assert_eq!(places, [3, 9, 10], "{problems}");
+
+    for (name, directory) in [("cert.pem", false), ("key.pem", false), ("ways", true)] {
+        let path = dir.path().join(name);
+        if directory { std::fs::create_dir(path).unwrap() } else { std::fs::write(path, "").unwrap() }
+    }
+    assert_eq!(Config::load(&file).unwrap().scripts_dir, dir.path().join("ways"));
+
+    std::fs::write(&file, b"hostname = \"a\xff\"").unwrap();
+    let problems = Config::load(&file).unwrap_err();
+    assert_eq!(problems.line_and_column(&problems.problems()[0]), Some((1, 14)), "{problems}");
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_refused(text in "\\PC{0,200}|([a-z_]{1,8} ?=? ?[\\[\\]\"{}0-9.,a-z\n]{0,20}\n){0,8}") {
+        if let Err(problems) = parse(&text) {
+            prop_assert!(!problems.problems().is_empty());
+            prop_assert!(!problems.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_good_file_with_a_wrong_spot_is_read_or_refused(at in 0usize..3000, cut in 0usize..40, put in "[\\PC\n]{0,12}") {
+        let text: Vec<char> = include_str!("golden/full.toml").chars().collect();
+        let at = at.min(text.len());
+        let end = (at + cut).min(text.len());
+        let mutated: String = text[..at].iter().copied().chain(put.chars()).chain(text[end..].iter().copied()).collect();
+        if let Err(problems) = parse(&mutated) {
+            prop_assert!(!problems.to_string().is_empty());
+        }
+    }
+}

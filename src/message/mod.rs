@@ -2,6 +2,8 @@
 
 pub mod address_list;
 pub mod dsn;
+pub mod header;
 pub mod header_fields;
 pub mod parameters;
+pub mod received;
 pub mod structure;

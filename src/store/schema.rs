@@ -1,0 +1,221 @@
+//! The database file: how it is opened, its schema, and the steps that bring an older one up to date.
+//!
+//! The schema's version stands in SQLite's `user_version`. Each step of [`MIGRATIONS`] brings the database one
+//! version further, in a transaction of its own; a step that has been released is never changed again. All times
+//! are microseconds since 1970, UTC.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+
+use super::StoreError;
+
+/// Step n brings a database from version n to n + 1.
+const MIGRATIONS: &[&str] = &[VERSION_1];
+
+/// Newest version, which this program reads and writes.
+pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
+
+/// Log size at which SQLite copies it back into the database, pages of 4 KiB: copying more at a time writes a page
+/// that changed often once instead of many times.
+const CHECKPOINT_PAGES: u32 = 4_000;
+/// What the log file is cut down to after it has grown beyond.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
+/// Page cache of the writer; readers have a quarter.
+const CACHE_KIB: i64 = 32 << 10;
+
+const VERSION_1: &str = "
+    -- One row. UIDVALIDITY counts up over all mailboxes of all times, never behind the clock (seconds since 1970), so
+    -- that a name never sees one again, not even after the account or the database was made anew.
+    CREATE TABLE counter (
+        id          INTEGER PRIMARY KEY CHECK (id = 1),
+        uidvalidity INTEGER NOT NULL
+    );
+    INSERT INTO counter VALUES (1, 0);
+
+    CREATE TABLE account (
+        id      INTEGER PRIMARY KEY AUTOINCREMENT,
+        name    TEXT NOT NULL UNIQUE,
+        created INTEGER NOT NULL
+    );
+
+    -- What an account proves itself with; kind 'argon2id' holds a PHC string.
+    CREATE TABLE credential (
+        account INTEGER NOT NULL REFERENCES account(id) ON DELETE CASCADE,
+        kind    TEXT NOT NULL,
+        data    TEXT NOT NULL,
+        changed INTEGER NOT NULL,
+        PRIMARY KEY (account, kind)
+    ) WITHOUT ROWID;
+
+    -- The counts are kept with every change, so that STATUS reads one row.
+    CREATE TABLE mailbox (
+        id             INTEGER PRIMARY KEY AUTOINCREMENT,
+        account        INTEGER NOT NULL REFERENCES account(id) ON DELETE CASCADE,
+        name           TEXT NOT NULL,
+        special_use    TEXT,
+        uidvalidity    INTEGER NOT NULL,
+        uidnext        INTEGER NOT NULL DEFAULT 1,
+        highest_modseq INTEGER NOT NULL DEFAULT 1,
+        messages       INTEGER NOT NULL DEFAULT 0,
+        unseen         INTEGER NOT NULL DEFAULT 0,
+        deleted        INTEGER NOT NULL DEFAULT 0,
+        size           INTEGER NOT NULL DEFAULT 0,
+        created        INTEGER NOT NULL,
+        UNIQUE (account, name)
+    );
+
+    -- Names that had a mailbox which was deleted or renamed, with its UIDVALIDITY.
+    CREATE TABLE former_name (
+        account     INTEGER NOT NULL REFERENCES account(id) ON DELETE CASCADE,
+        name        TEXT NOT NULL,
+        uidvalidity INTEGER NOT NULL,
+        PRIMARY KEY (account, name)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE subscription (
+        account INTEGER NOT NULL REFERENCES account(id) ON DELETE CASCADE,
+        name    TEXT NOT NULL,
+        PRIMARY KEY (account, name)
+    ) WITHOUT ROWID;
+
+    -- Keywords ever used in a mailbox, as they were first spelt.
+    CREATE TABLE keyword (
+        mailbox INTEGER NOT NULL REFERENCES mailbox(id) ON DELETE CASCADE,
+        name    TEXT NOT NULL COLLATE NOCASE,
+        PRIMARY KEY (mailbox, name)
+    ) WITHOUT ROWID;
+
+    -- A message's content, shared by all entries of mailboxes that name it; never changed. The text stands in a table
+    -- of its own so that these rows stay small.
+    CREATE TABLE content (
+        id     INTEGER PRIMARY KEY AUTOINCREMENT,
+        size   INTEGER NOT NULL,
+        thread INTEGER,
+        file   TEXT
+    );
+    CREATE UNIQUE INDEX content_file ON content (file) WHERE file IS NOT NULL;
+
+    -- The header stands before the body: reading it alone touches no page of the body. The body is NULL when it
+    -- stands in the file that content names.
+    CREATE TABLE content_text (
+        content INTEGER PRIMARY KEY REFERENCES content(id) ON DELETE CASCADE,
+        header  BLOB NOT NULL,
+        body    BLOB
+    );
+
+    -- What the IMAP server worked out of a content.
+    CREATE TABLE content_cache (
+        content INTEGER PRIMARY KEY REFERENCES content(id) ON DELETE CASCADE,
+        data    BLOB NOT NULL
+    );
+
+    -- Contents that lost an entry, to be removed when none is left.
+    CREATE TABLE orphan (content INTEGER PRIMARY KEY);
+
+    CREATE TABLE message (
+        mailbox       INTEGER NOT NULL REFERENCES mailbox(id) ON DELETE CASCADE,
+        uid           INTEGER NOT NULL,
+        modseq        INTEGER NOT NULL,
+        flags         INTEGER NOT NULL,
+        keywords      TEXT,
+        internal_date INTEGER NOT NULL,
+        saved         INTEGER NOT NULL,
+        size          INTEGER NOT NULL,
+        content       INTEGER NOT NULL REFERENCES content(id),
+        PRIMARY KEY (mailbox, uid)
+    ) WITHOUT ROWID;
+    CREATE INDEX message_modseq ON message (mailbox, modseq);
+    CREATE INDEX message_content ON message (content);
+
+    -- UIDs that went, and when (RFC 7162 VANISHED).
+    CREATE TABLE expunged (
+        mailbox INTEGER NOT NULL REFERENCES mailbox(id) ON DELETE CASCADE,
+        uid     INTEGER NOT NULL,
+        modseq  INTEGER NOT NULL,
+        PRIMARY KEY (mailbox, uid)
+    ) WITHOUT ROWID;
+    CREATE INDEX expunged_modseq ON expunged (mailbox, modseq);
+
+    -- Recipients of the queue that were delivered. The time of receipt belongs to the key: a queue that was begun
+    -- anew gives its numbers again, and must not have its mail taken for delivered.
+    CREATE TABLE delivered (
+        queue_id  INTEGER NOT NULL,
+        recipient INTEGER NOT NULL,
+        received  INTEGER NOT NULL,
+        mailbox   INTEGER NOT NULL,
+        uid       INTEGER NOT NULL,
+        at        INTEGER NOT NULL,
+        PRIMARY KEY (queue_id, recipient, received)
+    ) WITHOUT ROWID;
+
+    -- Recipients that are done, with all their attempts (JSON).
+    CREATE TABLE history (
+        id        INTEGER PRIMARY KEY AUTOINCREMENT,
+        queue_id  INTEGER NOT NULL,
+        recipient INTEGER NOT NULL,
+        received  INTEGER NOT NULL,
+        finished  INTEGER NOT NULL,
+        account   TEXT,
+        sender    TEXT NOT NULL,
+        address   TEXT NOT NULL,
+        size      INTEGER NOT NULL,
+        state     TEXT NOT NULL,
+        attempts  TEXT NOT NULL,
+        UNIQUE (queue_id, recipient, received)
+    );
+    CREATE INDEX history_finished ON history (finished);
+";
+
+/// Opens the database for writing, makes it or brings it up to date.
+pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    configure(&connection, CACHE_KIB)?;
+    // FULL: a commit returns only after its log frames are on the disk.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    migrate(&mut connection, MIGRATIONS)?;
+    Ok(connection)
+}
+
+/// Opens the database, which is there and up to date, for reading.
+pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI,
+    )?;
+    configure(&connection, CACHE_KIB / 4)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
+    connection.busy_timeout(Duration::from_secs(10))?;
+    connection.set_prepared_statement_cache_capacity(128);
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // Negative: KiB, not pages.
+    connection.pragma_update(None, "cache_size", -cache_kib)?;
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection, steps: &[&str]) -> Result<(), StoreError> {
+    let known = steps.len() as u32;
+    loop {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let found: u32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        if found > known {
+            return Err(StoreError::Newer { found, known });
+        }
+        let Some(step) = steps.get(found as usize) else { return Ok(()) };
+        transaction.execute_batch(step)?;
+        transaction.pragma_update(None, "user_version", found + 1)?;
+        transaction.commit()?;
+        if found > 0 {
+            tracing::info!(from = found, to = found + 1, "mailbox database brought up to date");
+        }
+    }
+}

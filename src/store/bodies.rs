@@ -70,7 +70,10 @@ impl Bodies {
     }
 
     /// Removes every file that `known` does not know; the number removed. Called before anybody writes.
-    pub(super) fn sweep(&self, mut known: impl FnMut(&str) -> Result<bool, StoreError>) -> Result<usize, StoreError> {
+    pub(super) fn sweep(
+        &self,
+        mut known: impl FnMut(&str) -> Result<bool, StoreError>,
+    ) -> Result<usize, StoreError> {
         let mut removed = 0;
         for folder in entries(&self.dir)? {
             if !folder.is_dir() {

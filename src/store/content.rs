@@ -73,7 +73,12 @@ pub(super) fn header(connection: &Connection, mailbox: MailboxId, uid: u32) -> R
 }
 
 /// A whole message.
-pub(super) fn whole(connection: &Connection, bodies: &Bodies, mailbox: MailboxId, uid: u32) -> Result<Option<Bytes>> {
+pub(super) fn whole(
+    connection: &Connection,
+    bodies: &Bodies,
+    mailbox: MailboxId,
+    uid: u32,
+) -> Result<Option<Bytes>> {
     let mut statement = connection.prepare_cached(
         "SELECT c.size, c.file, t.header, t.body
          FROM message m JOIN content c ON c.id = m.content JOIN content_text t ON t.content = m.content
@@ -133,7 +138,8 @@ pub(super) fn remove_orphans(connection: &Connection, limit: usize, files: &mut 
         .query_map([limit as i64], |row| row.get::<_, i64>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     for id in &candidates {
-        let used = connection.prepare_cached("SELECT 1 FROM message WHERE content = ?1 LIMIT 1")?.exists([id])?;
+        let used =
+            connection.prepare_cached("SELECT 1 FROM message WHERE content = ?1 LIMIT 1")?.exists([id])?;
         if !used {
             let file = connection
                 .prepare_cached("DELETE FROM content WHERE id = ?1 RETURNING file")?

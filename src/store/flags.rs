@@ -257,7 +257,10 @@ impl Flags {
     }
 
     /// Replaces each keyword by what `spelling` says of it.
-    pub(super) fn respell(&mut self, mut spelling: impl FnMut(&Keyword) -> Result<Keyword, StoreError>) -> Result<(), StoreError> {
+    pub(super) fn respell(
+        &mut self,
+        mut spelling: impl FnMut(&Keyword) -> Result<Keyword, StoreError>,
+    ) -> Result<(), StoreError> {
         for keyword in &mut self.keywords {
             *keyword = spelling(keyword)?;
         }

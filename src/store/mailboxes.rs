@@ -81,7 +81,8 @@ pub(super) fn accounts(connection: &Connection) -> Result<Vec<(AccountName, bool
     let mut rows = statement.query([])?;
     let mut accounts = Vec::new();
     while let Some(row) = rows.next()? {
-        let name = AccountName::new(&row.get::<_, String>(0)?).map_err(|_| StoreError::corrupt("an account name"))?;
+        let name = AccountName::new(&row.get::<_, String>(0)?)
+            .map_err(|_| StoreError::corrupt("an account name"))?;
         accounts.push((name, row.get(1)?));
     }
     Ok(accounts)
@@ -121,7 +122,8 @@ pub(super) fn find(connection: &Connection, account: &AccountName, name: &Name) 
 
 /// The id of one mailbox of an account.
 pub(super) fn find_id(connection: &Connection, account: i64, name: &Name) -> Result<Option<MailboxId>> {
-    let mut statement = connection.prepare_cached("SELECT id FROM mailbox WHERE account = ?1 AND name = ?2")?;
+    let mut statement =
+        connection.prepare_cached("SELECT id FROM mailbox WHERE account = ?1 AND name = ?2")?;
     Ok(statement.query_row(params![account, name.as_str()], |row| row.get(0)).optional()?.map(MailboxId))
 }
 
@@ -146,7 +148,12 @@ fn insert(tx: &Tx<'_>, account: i64, name: &Name, special_use: Option<SpecialUse
 }
 
 /// RFC 9051 §6.3.4: names above that do not exist are made too.
-fn insert_with_parents(tx: &Tx<'_>, account: i64, name: &Name, special_use: Option<SpecialUse>) -> Result<MailboxId> {
+fn insert_with_parents(
+    tx: &Tx<'_>,
+    account: i64,
+    name: &Name,
+    special_use: Option<SpecialUse>,
+) -> Result<MailboxId> {
     for parent in name.parents() {
         if find_id(tx.connection, account, &parent)?.is_none() {
             insert(tx, account, &parent, None)?;
@@ -155,7 +162,9 @@ fn insert_with_parents(tx: &Tx<'_>, account: i64, name: &Name, special_use: Opti
     let id = insert(tx, account, name, special_use)?;
     let mut statement = tx.connection.prepare_cached("SELECT count(*) FROM mailbox WHERE account = ?1")?;
     if statement.query_row([account], |row| row.get::<_, u32>(0))? > MAILBOXES_PER_ACCOUNT_MAX {
-        return Err(StoreError::invalid(format!("an account has at most {MAILBOXES_PER_ACCOUNT_MAX} mailboxes")));
+        return Err(StoreError::invalid(format!(
+            "an account has at most {MAILBOXES_PER_ACCOUNT_MAX} mailboxes"
+        )));
     }
     Ok(id)
 }
@@ -219,7 +228,8 @@ pub(super) fn rename(tx: &mut Tx<'_>, account: &AccountName, from: &Name, to: &N
 }
 
 fn rename_inbox(tx: &mut Tx<'_>, account: i64, to: &Name) -> Result<()> {
-    let inbox = find_id(tx.connection, account, &Name::new(INBOX)?)?.ok_or(StoreError::NotFound("mailbox"))?;
+    let inbox =
+        find_id(tx.connection, account, &Name::new(INBOX)?)?.ok_or(StoreError::NotFound("mailbox"))?;
     let target = insert_with_parents(tx, account, to, None)?;
     let all = messages::uids(tx.connection, inbox)?;
     messages::move_to(tx, inbox, &all, target)?;
@@ -249,12 +259,15 @@ fn rename_tree(tx: &mut Tx<'_>, account: i64, from: &Name, to: &Name) -> Result<
         }
     }
     for (id, old) in moved {
-        let new = Name::new(&format!("{}{}", to.as_str(), old.strip_prefix(from.as_str()).unwrap_or_default()))?;
+        let new =
+            Name::new(&format!("{}{}", to.as_str(), old.strip_prefix(from.as_str()).unwrap_or_default()))?;
         if find_id(tx.connection, account, &new)?.is_some() {
             return Err(StoreError::AlreadyExists);
         }
         remember_name(tx, id)?;
-        tx.connection.prepare_cached("UPDATE mailbox SET name = ?2 WHERE id = ?1")?.execute(params![id.0, new.as_str()])?;
+        tx.connection
+            .prepare_cached("UPDATE mailbox SET name = ?2 WHERE id = ?1")?
+            .execute(params![id.0, new.as_str()])?;
         renew_uidvalidity(tx, id)?;
     }
     Ok(())
@@ -282,9 +295,10 @@ fn renew_uidvalidity(tx: &mut Tx<'_>, mailbox: MailboxId) -> Result<()> {
 }
 
 fn set_subscribed(tx: &Tx<'_>, account: i64, name: &Name, subscribed: bool) -> Result<()> {
-    let sql = match subscribed {
-        true => "INSERT OR IGNORE INTO subscription (account, name) VALUES (?1, ?2)",
-        false => "DELETE FROM subscription WHERE account = ?1 AND name = ?2",
+    let sql = if subscribed {
+        "INSERT OR IGNORE INTO subscription (account, name) VALUES (?1, ?2)"
+    } else {
+        "DELETE FROM subscription WHERE account = ?1 AND name = ?2"
     };
     tx.connection.prepare_cached(sql)?.execute(params![account, name.as_str()])?;
     Ok(())
@@ -294,7 +308,8 @@ fn set_subscribed(tx: &Tx<'_>, account: i64, name: &Name, subscribed: bool) -> R
 pub(super) fn subscribe(tx: &mut Tx<'_>, account: &AccountName, name: &Name, subscribed: bool) -> Result<()> {
     let id = ensure_account(tx, account)?;
     set_subscribed(tx, id, name, subscribed)?;
-    let mut statement = tx.connection.prepare_cached("SELECT count(*) FROM subscription WHERE account = ?1")?;
+    let mut statement =
+        tx.connection.prepare_cached("SELECT count(*) FROM subscription WHERE account = ?1")?;
     if statement.query_row([id], |row| row.get::<_, u32>(0))? > SUBSCRIPTIONS_PER_ACCOUNT_MAX {
         return Err(StoreError::invalid(format!(
             "an account subscribes to at most {SUBSCRIPTIONS_PER_ACCOUNT_MAX} names"
@@ -307,6 +322,7 @@ pub(super) fn subscribe(tx: &mut Tx<'_>, account: &AccountName, name: &Name, sub
 /// All names an account subscribes to, sorted.
 pub(super) fn subscriptions(connection: &Connection, account: &AccountName) -> Result<Vec<String>> {
     let Some(id) = find_account(connection, account)? else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached("SELECT name FROM subscription WHERE account = ?1 ORDER BY name")?;
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM subscription WHERE account = ?1 ORDER BY name")?;
     Ok(statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

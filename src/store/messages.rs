@@ -78,10 +78,18 @@ impl Change {
     }
 
     /// Gives the next UID to an entry and writes it.
-    fn add(&mut self, tx: &Tx<'_>, mut flags: Flags, internal_date: i64, size: u64, email: EmailId) -> Result<u32> {
+    fn add(
+        &mut self,
+        tx: &Tx<'_>,
+        mut flags: Flags,
+        internal_date: i64,
+        size: u64,
+        email: EmailId,
+    ) -> Result<u32> {
         self.spell(tx, &mut flags)?;
         let uid = self.status.uidnext;
-        self.status.uidnext = uid.checked_add(1).ok_or_else(|| StoreError::invalid("the mailbox has no more UIDs"))?;
+        self.status.uidnext =
+            uid.checked_add(1).ok_or_else(|| StoreError::invalid("the mailbox has no more UIDs"))?;
         tx.connection
             .prepare_cached(
                 "INSERT INTO message (mailbox, uid, modseq, flags, keywords, internal_date, saved, size, content)
@@ -123,7 +131,9 @@ impl Change {
             return Ok(());
         }
         if flags.keywords().len() > KEYWORDS_PER_MESSAGE_MAX {
-            return Err(StoreError::invalid(format!("a message has at most {KEYWORDS_PER_MESSAGE_MAX} keywords")));
+            return Err(StoreError::invalid(format!(
+                "a message has at most {KEYWORDS_PER_MESSAGE_MAX} keywords"
+            )));
         }
         let known = match &mut self.keywords {
             Some(known) => known,
@@ -138,7 +148,9 @@ impl Change {
                 return Ok(word.clone());
             }
             if known.len() >= KEYWORDS_PER_MAILBOX_MAX {
-                return Err(StoreError::invalid(format!("a mailbox has at most {KEYWORDS_PER_MAILBOX_MAX} keywords")));
+                return Err(StoreError::invalid(format!(
+                    "a mailbox has at most {KEYWORDS_PER_MAILBOX_MAX} keywords"
+                )));
             }
             tx.connection
                 .prepare_cached("INSERT INTO keyword (mailbox, name) VALUES (?1, ?2)")?
@@ -175,7 +187,8 @@ impl Change {
 
 /// Keywords ever used in a mailbox, sorted.
 pub(super) fn keywords(connection: &Connection, mailbox: MailboxId) -> Result<Vec<Keyword>> {
-    let mut statement = connection.prepare_cached("SELECT name FROM keyword WHERE mailbox = ?1 ORDER BY name")?;
+    let mut statement =
+        connection.prepare_cached("SELECT name FROM keyword WHERE mailbox = ?1 ORDER BY name")?;
     let mut rows = statement.query([mailbox.0])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
@@ -217,9 +230,14 @@ impl RowReader {
     }
 }
 
-fn entry(connection: &Connection, reader: &mut RowReader, mailbox: MailboxId, uid: u32) -> Result<Option<MessageRow>> {
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 AND uid = ?2"))?;
+fn entry(
+    connection: &Connection,
+    reader: &mut RowReader,
+    mailbox: MailboxId,
+    uid: u32,
+) -> Result<Option<MessageRow>> {
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 AND uid = ?2"))?;
     let mut rows = statement.query(params![mailbox.0, uid])?;
     rows.next()?.map(|row| reader.read(row)).transpose()
 }
@@ -235,8 +253,8 @@ fn in_order(uids: &[u32]) -> Vec<u32> {
 /// All messages, in UID order.
 pub(super) fn view(connection: &Connection, mailbox: MailboxId) -> Result<View> {
     let status = status(connection, mailbox)?;
-    let mut statement =
-        connection.prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 ORDER BY uid"))?;
+    let mut statement = connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 ORDER BY uid"))?;
     let mut messages = Vec::with_capacity(status.messages as usize);
     let mut reader = RowReader::default();
     let mut rows = statement.query([mailbox.0])?;
@@ -253,7 +271,8 @@ pub(super) fn view(connection: &Connection, mailbox: MailboxId) -> Result<View> 
 
 /// All UIDs, in order.
 pub(super) fn uids(connection: &Connection, mailbox: MailboxId) -> Result<Vec<u32>> {
-    let mut statement = connection.prepare_cached("SELECT uid FROM message WHERE mailbox = ?1 ORDER BY uid")?;
+    let mut statement =
+        connection.prepare_cached("SELECT uid FROM message WHERE mailbox = ?1 ORDER BY uid")?;
     Ok(statement.query_map([mailbox.0], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -329,10 +348,14 @@ pub(super) fn store_flags(
             continue;
         }
         if after.keywords().len() > KEYWORDS_PER_MESSAGE_MAX {
-            return Err(StoreError::invalid(format!("a message has at most {KEYWORDS_PER_MESSAGE_MAX} keywords")));
+            return Err(StoreError::invalid(format!(
+                "a message has at most {KEYWORDS_PER_MESSAGE_MAX} keywords"
+            )));
         }
         tx.connection
-            .prepare_cached("UPDATE message SET modseq = ?3, flags = ?4, keywords = ?5 WHERE mailbox = ?1 AND uid = ?2")?
+            .prepare_cached(
+                "UPDATE message SET modseq = ?3, flags = ?4, keywords = ?5 WHERE mailbox = ?1 AND uid = ?2",
+            )?
             .execute(params![mailbox.0, uid, change.modseq as i64, after.bits(), after.keywords_text()])?;
         change.count_out(&row.flags, row.size);
         change.count_in(&after, row.size);
@@ -394,8 +417,8 @@ pub(super) fn expunge(tx: &mut Tx<'_>, mailbox: MailboxId, only: Option<&[u32]>)
 }
 
 fn deleted(connection: &Connection, mailbox: MailboxId) -> Result<Vec<u32>> {
-    let mut statement =
-        connection.prepare_cached("SELECT uid FROM message WHERE mailbox = ?1 AND flags & ?2 <> 0 ORDER BY uid")?;
+    let mut statement = connection
+        .prepare_cached("SELECT uid FROM message WHERE mailbox = ?1 AND flags & ?2 <> 0 ORDER BY uid")?;
     let found = statement.query_map(params![mailbox.0, SystemFlag::Deleted as u8], |row| row.get(0))?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }

@@ -44,14 +44,16 @@ use writer::{Tx, Writer};
 
 pub use error::StoreError;
 pub use flags::{FlagOp, Flags, KEYWORD_BYTES_MAX, KEYWORDS_PER_MESSAGE_MAX, Keyword, SystemFlag};
-pub use history::{FinalState, FinishedRecipient, HISTORY_PAGE_MAX, HistoryCursor, HistoryFilter, HistoryPage};
+pub use history::{
+    FinalState, FinishedRecipient, HISTORY_PAGE_MAX, HistoryCursor, HistoryFilter, HistoryPage,
+};
 pub use mailboxes::{MAILBOXES_PER_ACCOUNT_MAX, SUBSCRIPTIONS_PER_ACCOUNT_MAX};
 pub use messages::KEYWORDS_PER_MAILBOX_MAX;
 pub use name::{INBOX, NAME_BYTES_MAX, NAME_LEVELS_MAX, SEPARATOR};
 pub use passwords::PASSWORD_BYTES_MAX;
 pub use types::{
-    Appended, Changes, Content, Copied, Delivered, EmailId, MailboxId, MailboxInfo, MailboxStatus, MessageRow,
-    NewMail, NotASpecialUse, SpecialUse, StoreResult, View,
+    Appended, Changes, Content, Copied, Delivered, EmailId, MailboxId, MailboxInfo, MailboxStatus,
+    MessageRow, NewMail, NotASpecialUse, SpecialUse, StoreResult, View,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -112,7 +114,7 @@ impl Store {
     pub fn open_with(dir: &Path, options: StoreOptions) -> Result<Self> {
         std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, error))?;
         let path = dir.join(DATABASE_FILE);
-        let connection = writer::open(&path)?;
+        let connection = schema::open_writer(&path)?;
         let bodies = Arc::new(Bodies::open(dir.join(BODIES_DIR))?);
         let swept = bodies.sweep(|file| {
             let known = connection.prepare_cached("SELECT 1 FROM content WHERE file = ?1")?.exists([file])?;
@@ -384,7 +386,10 @@ impl Store {
     async fn prepare(&self, content: Content) -> Result<Prepared> {
         let options = &self.0.options;
         if content.len() > options.message_bytes_max {
-            return Err(StoreError::invalid(format!("a message has at most {} bytes", options.message_bytes_max)));
+            return Err(StoreError::invalid(format!(
+                "a message has at most {} bytes",
+                options.message_bytes_max
+            )));
         }
         let (bodies, row_bytes_max) = (Arc::clone(&self.0.bodies), options.body_bytes_max_in_row);
         if content.body.len() <= row_bytes_max {

@@ -38,7 +38,8 @@ impl Name {
         if text.contains(bad) {
             return Err(StoreError::invalid("a mailbox name has no control characters, * or %"));
         }
-        let (first, rest) = text.split_once(SEPARATOR).map_or((text, None), |(first, rest)| (first, Some(rest)));
+        let (first, rest) =
+            text.split_once(SEPARATOR).map_or((text, None), |(first, rest)| (first, Some(rest)));
         let first = if first.eq_ignore_ascii_case(INBOX) { INBOX } else { first };
         Ok(Self(rest.map_or_else(|| first.to_owned(), |rest| format!("{first}{SEPARATOR}{rest}"))))
     }
@@ -90,7 +91,21 @@ mod tests {
     #[test]
     fn what_is_no_name_is_refused() {
         let (long, deep) = ("x".repeat(NAME_BYTES_MAX + 1), "x/".repeat(NAME_LEVELS_MAX) + "x");
-        for bad in ["", "/", "/a", "a//b", "a//", "a*", "%", "a\r\nb", "a\u{0}", "a\u{85}b", "a\u{2028}b", &long, &deep] {
+        for bad in [
+            "",
+            "/",
+            "/a",
+            "a//b",
+            "a//",
+            "a*",
+            "%",
+            "a\r\nb",
+            "a\u{0}",
+            "a\u{85}b",
+            "a\u{2028}b",
+            &long,
+            &deep,
+        ] {
             assert!(Name::new(bad).is_err(), "{bad:?}");
         }
     }
@@ -102,7 +117,9 @@ mod tests {
         assert!(name.is_below(&Name::new("a/b").unwrap()));
         assert!(!name.is_below(&name) && !Name::new("ab").unwrap().is_below(&Name::new("a").unwrap()));
         let (low, high) = Name::new("a").unwrap().below();
-        for (other, inside) in [("a/b", true), ("a/\u{10ffff}", true), ("a", false), ("a-b", false), ("ab", false)] {
+        for (other, inside) in
+            [("a/b", true), ("a/\u{10ffff}", true), ("a", false), ("a-b", false), ("ab", false)]
+        {
             assert_eq!(low.as_str() < other && other < high.as_str(), inside, "{other}");
         }
     }

@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
 use argon2::Argon2;
+use argon2::password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash};
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -25,14 +25,15 @@ use crate::names::AccountName;
 /// Longest password.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
 /// How long a successful verification is remembered.
-const REMEMBERED: Duration = Duration::from_secs(120);
+const REMEMBERED: Duration = Duration::from_mins(2);
 /// Successful verifications remembered at the same time.
 const REMEMBERED_MAX: usize = 4_096;
 /// The kind of credential.
 const KIND: &str = "argon2id";
 /// Stands in for the hash of an account that has none: the same parameters as [`Argon2::default`], a result that no
 /// password is known to give.
-const NOBODY: &str = "$argon2id$v=19$m=19456,t=2,p=1$d2F5cG9zdC1ub2JvZHk$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+const NOBODY: &str =
+    "$argon2id$v=19$m=19456,t=2,p=1$d2F5cG9zdC1ub2JvZHk$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
 
 type Result<T> = std::result::Result<T, StoreError>;
 type Key = [u8; 32];
@@ -66,13 +67,19 @@ impl Passwords {
         let password = password.to_owned();
         self.work(move || {
             let hash = Argon2::default().hash_password(password.as_bytes());
-            hash.map(|hash| hash.to_string()).map_err(|error| StoreError::Database(format!("argon2id: {error}")))
+            hash.map(|hash| hash.to_string())
+                .map_err(|error| StoreError::Database(format!("argon2id: {error}")))
         })
         .await?
     }
 
     /// Whether the password belongs to what is kept. Takes the same time when nothing is kept.
-    pub(super) async fn verify(&self, account: &AccountName, kept: Option<String>, password: &str) -> Result<bool> {
+    pub(super) async fn verify(
+        &self,
+        account: &AccountName,
+        kept: Option<String>,
+        password: &str,
+    ) -> Result<bool> {
         // A password that cannot have been set still costs the same, and never more.
         let too_long = password.len() > PASSWORD_BYTES_MAX;
         let kept = kept.filter(|_| !too_long);
@@ -147,7 +154,9 @@ pub(super) fn find(connection: &Connection, account: &AccountName) -> Result<Opt
 pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str) -> Result<()> {
     let id = mailboxes::ensure_account(tx, account)?;
     tx.connection
-        .prepare_cached("INSERT OR REPLACE INTO credential (account, kind, data, changed) VALUES (?1, ?2, ?3, ?4)")?
+        .prepare_cached(
+            "INSERT OR REPLACE INTO credential (account, kind, data, changed) VALUES (?1, ?2, ?3, ?4)",
+        )?
         .execute(params![id, KIND, phc, micros(tx.now)])?;
     Ok(())
 }
@@ -177,7 +186,9 @@ mod tests {
         let kept = passwords.hash("secret").await.unwrap();
         assert!(passwords.verify(&ann, Some(kept.clone()), "secret").await.unwrap());
         let now = Instant::now();
-        let knows = |account, kept: &str, password, at| passwords.remembers(&passwords.key(account, kept, password), at);
+        let knows = |account, kept: &str, password, at| {
+            passwords.remembers(&passwords.key(account, kept, password), at)
+        };
         assert!(knows(&ann, &kept, "secret", now));
         assert!(!knows(&ann, &kept, "other", now));
         assert!(!knows(&bob, &kept, "secret", now));

@@ -57,9 +57,12 @@ impl Readers {
             drop(permit);
             result
         });
-        read.await.map_err(|error| match error.is_cancelled() {
-            true => StoreError::Closed,
-            false => StoreError::Database("a read panicked".to_owned()),
+        read.await.map_err(|error| {
+            if error.is_cancelled() {
+                StoreError::Closed
+            } else {
+                StoreError::Database("a read panicked".to_owned())
+            }
         })?
     }
 

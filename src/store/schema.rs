@@ -11,11 +11,8 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
 
-/// Step n brings a database from version n to n + 1.
+/// Step n brings a database from version n to n + 1; their number is the version this program reads and writes.
 const MIGRATIONS: &[&str] = &[VERSION_1];
-
-/// Newest version, which this program reads and writes.
-pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
 
 /// Log size at which SQLite copies it back into the database, pages of 4 KiB: copying more at a time writes a page
 /// that changed often once instead of many times.

@@ -5,7 +5,11 @@ fn account() -> AccountName {
 }
 
 fn mail(text: &str) -> NewMail {
-    NewMail { content: Bytes::from(text.to_owned()), flags: Flags::new(), internal_date: Timestamp::UNIX_EPOCH }
+    NewMail {
+        content: Bytes::from(text.to_owned()),
+        flags: Flags::new(),
+        internal_date: Timestamp::UNIX_EPOCH,
+    }
 }
 
 #[tokio::test]
@@ -15,7 +19,8 @@ async fn a_message_is_appended_flagged_read_and_expunged() {
     store.ensure_account(&account()).await.unwrap();
     let inbox = store.mailbox(&account(), "inbox").await.unwrap();
     let mut changes = store.watch(inbox.id);
-    let appended = store.append(inbox.id, vec![mail("Subject: a\r\n\r\nbody"), mail("X: y\r\n\r\n")]).await.unwrap();
+    let appended =
+        store.append(inbox.id, vec![mail("Subject: a\r\n\r\nbody"), mail("X: y\r\n\r\n")]).await.unwrap();
     assert_eq!(appended, Appended { uidvalidity: inbox.uidvalidity, uids: vec![1, 2] });
     assert_eq!(*changes.borrow_and_update(), 2);
     assert_eq!(store.content(inbox.id, 1).await.unwrap().unwrap(), "Subject: a\r\n\r\nbody");

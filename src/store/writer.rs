@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::StoreError;
 use super::bodies::Bodies;
 use super::content;
 use super::types::MailboxId;
 use super::watch::Watchers;
-use super::{StoreError, schema};
 use crate::names::AccountName;
 
 /// Jobs that may wait before those who bring more have to.
@@ -61,7 +61,11 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection, bodies: Arc<Bodies>, watchers: Arc<Watchers>) -> Result<Self> {
+    pub(super) fn start(
+        connection: Connection,
+        bodies: Arc<Bodies>,
+        watchers: Arc<Watchers>,
+    ) -> Result<Self> {
         let (sender, receiver) = mpsc::channel(JOBS_WAITING_MAX);
         let work = Work { connection, bodies, watchers, jobs: receiver, orphans: true };
         let thread = thread::Builder::new()
@@ -229,9 +233,4 @@ fn run_alone(connection: &Connection, job: &mut dyn Job) -> Result<Option<Effect
     }
     connection.prepare_cached("RELEASE job")?.execute([])?;
     Ok(good.then_some(effects))
-}
-
-/// The writer's connection, for those that must look before the thread starts.
-pub(super) fn open(path: &std::path::Path) -> Result<Connection> {
-    schema::open_writer(path)
 }

@@ -1,7 +1,9 @@
 //! Byte streams: what servers and transports speak through, in clear text or in TLS.
 
+mod dial;
 mod listen;
 mod stream;
 
+pub use dial::{DialError, dial};
 pub use listen::{ConnectionGuard, ConnectionLimits, ListenError, TooManyConnections, accept, listen};
 pub use stream::Stream;

@@ -89,7 +89,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_receiver_gets_what_was_sent(lines in proptest::collection::vec("[.a]{0,4}", 0..20)) {
-            let content: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+            let content: String = lines.iter().flat_map(|line| [line.as_str(), "\r\n"]).collect();
             prop_assert_eq!(receive(&on_the_wire(&content)), Some(content));
         }
 

@@ -1,1 +1,42 @@
-//! (being built)
+//! Routing scripts: which way each delivery attempt goes.
+//!
+//! A [`ScriptSet`] is everything in a scripts directory, compiled once and never changed. The queue gives it the
+//! [`Facts`] of an attempt and gets a [`Trace`], whose [`verdict`](Trace::verdict) is a decision or an error. All of
+//! that is pure: the same set and facts give the same answer, so tests, simulations and replays use the same code as
+//! the queue. A [`Router`] holds the running set and replaces it as a whole when a new one is good; [`watch`] makes
+//! it look again whenever a file changes.
+//!
+//! | file | what stands there |
+//! | --- | --- |
+//! | `facts` | what a script may know |
+//! | `delivery`, `functions` | how scripts see it |
+//! | `engine` | the language, its limits |
+//! | `source`, `syntax`, `modules` | reading and checking files |
+//! | `set` | loading and asking |
+//! | `failure`, `trace` | what came out of it |
+//! | `router`, `watch` | the running set |
+//!
+//! The contract with operators is docs/routing.md.
+
+mod delivery;
+mod engine;
+mod facts;
+mod failure;
+mod functions;
+mod modules;
+mod problem;
+mod router;
+mod set;
+mod source;
+mod syntax;
+mod trace;
+mod watch;
+
+pub use delivery::Property;
+pub use facts::Facts;
+pub use functions::{FUNCTIONS, Function};
+pub use problem::ScriptProblem;
+pub use router::{FailedReload, Reloaded, Router, RouterStatus};
+pub use set::{KnownTransports, ScriptSet};
+pub use trace::{Answer, ErrorKind, NotAsked, RouteError, ScriptError, ScriptId, Step, Trace};
+pub use watch::{Watch, WatchError, watch};

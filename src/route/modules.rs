@@ -1,0 +1,165 @@
+//! Modules: `lib/*.rhai`, compiled when the set is loaded and handed to the scripts that import them.
+//!
+//! A script can import what was read from `lib/` and nothing else: no file is opened when an `import` runs. Rhai's
+//! own resolver would follow `..` and absolute paths, and overflow the stack on modules that import each other.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rhai::module_resolvers::StaticModuleResolver;
+use rhai::{AST, Engine, Module, Position, Scope};
+
+use super::failure::{load_problem, parse_problem};
+use super::problem::{ScriptProblem, nearest};
+use super::source::Source;
+use super::syntax::{Outline, outline};
+use crate::config::ScriptLimits;
+
+/// The modules of a set.
+#[derive(Default)]
+pub(super) struct Modules {
+    /// What an engine imports from.
+    pub(super) resolver: StaticModuleResolver,
+    /// Paths of all files under `lib/`, good or bad.
+    paths: BTreeSet<String>,
+    /// Those that read `mx` themselves or by what they import.
+    read_mx: BTreeSet<String>,
+}
+
+struct Parsed<'a> {
+    source: &'a Source,
+    ast: AST,
+    outline: Outline,
+}
+
+impl Modules {
+    /// Compiles all modules, each after those that it imports. A bad one is reported and left out.
+    pub(super) fn build(
+        engine: &mut Engine,
+        sources: &BTreeMap<String, Source>,
+        limits: &ScriptLimits,
+        problems: &mut Vec<ScriptProblem>,
+    ) -> Self {
+        let mut modules = Self { paths: sources.keys().cloned().collect(), ..Self::default() };
+        let mut parsed = BTreeMap::new();
+        for (path, source) in sources {
+            if let Some((ast, outline)) = parse(engine, source, problems) {
+                modules.check_imports(&source.id.file, &outline, problems);
+                parsed.insert(path.as_str(), Parsed { source, ast, outline });
+            }
+        }
+        for path in in_order(&parsed, problems) {
+            let Some(module) = parsed.get(path) else { continue };
+            if modules.read_mx_through(&module.outline) {
+                modules.read_mx.insert(path.to_owned());
+            }
+            // What imports a bad module cannot be built either; one report is enough.
+            if !module.outline.imports.iter().all(|(path, _)| modules.resolver.contains_path(path)) {
+                continue;
+            }
+            match Module::eval_ast_as_new(Scope::new(), &module.ast, engine) {
+                Ok(mut built) => {
+                    built.set_id(&*module.source.id.file);
+                    modules.resolver.insert(path, built);
+                    engine.set_module_resolver(modules.resolver.clone());
+                }
+                Err(error) => problems.push(load_problem(&error, &module.source.id.file, limits)),
+            }
+        }
+        modules
+    }
+
+    /// Whether code with these imports may read `mx`.
+    pub(super) fn read_mx_through(&self, outline: &Outline) -> bool {
+        outline.reads_mx || outline.imports.iter().any(|(path, _)| self.read_mx.contains(path))
+    }
+
+    /// Reports every import of what is not under `lib/`.
+    pub(super) fn check_imports(&self, file: &str, outline: &Outline, problems: &mut Vec<ScriptProblem>) {
+        for (path, position) in &outline.imports {
+            if !self.paths.contains(path) {
+                problems.push(self.wrong_import(file, path, *position));
+            }
+        }
+    }
+
+    fn wrong_import(&self, file: &str, path: &str, position: Position) -> ScriptProblem {
+        let outside = path.starts_with(['/', '\\']) || path.split(['/', '\\']).any(|part| part == "..");
+        if outside {
+            return ScriptProblem::at(
+                file,
+                position,
+                format!("import of {path:?}, outside the scripts directory"),
+            )
+            .with_hint("only files under lib/ can be imported: import \"lib/name\" as name;");
+        }
+        let problem = ScriptProblem::at(file, position, format!("there is no module {path:?}"));
+        let bare = path.trim_end_matches(".rhai");
+        let meant = [bare.to_owned(), format!("lib/{bare}")].into_iter().find(|p| self.paths.contains(p));
+        match meant.as_deref().or_else(|| nearest(bare, self.paths.iter().map(String::as_str))) {
+            Some(right) => problem.with_hint(format!("did you mean {right:?}?")),
+            None => problem.with_hint(format!("it would be the file {bare}.rhai under lib/")),
+        }
+    }
+}
+
+/// Compiles a file and looks it over.
+pub(super) fn parse(
+    engine: &Engine,
+    source: &Source,
+    problems: &mut Vec<ScriptProblem>,
+) -> Option<(AST, Outline)> {
+    let mut ast = match engine.compile(&source.text) {
+        Ok(ast) => ast,
+        Err(error) => {
+            problems.push(parse_problem(&source.id.file, &error));
+            return None;
+        }
+    };
+    ast.set_source(&*source.id.file);
+    let outline = outline(&source.id.file, &ast, problems);
+    Some((ast, outline))
+}
+
+/// Every module after those that it imports. Cycles are reported once, and what is in one is left out.
+fn in_order<'a>(
+    parsed: &'a BTreeMap<&'a str, Parsed<'a>>,
+    problems: &mut Vec<ScriptProblem>,
+) -> Vec<&'a str> {
+    let mut walk = Walk { parsed, order: Vec::new(), done: BTreeSet::new(), way: Vec::new(), problems };
+    for path in parsed.keys() {
+        walk.visit(path);
+    }
+    walk.order
+}
+
+struct Walk<'a, 'p> {
+    parsed: &'a BTreeMap<&'a str, Parsed<'a>>,
+    order: Vec<&'a str>,
+    done: BTreeSet<&'a str>,
+    way: Vec<&'a str>,
+    problems: &'p mut Vec<ScriptProblem>,
+}
+
+impl<'a> Walk<'a, '_> {
+    fn visit(&mut self, path: &'a str) {
+        let Some(module) = self.parsed.get(path).filter(|_| !self.done.contains(path)) else { return };
+        self.way.push(path);
+        let mut in_cycle = false;
+        for (import, position) in &module.outline.imports {
+            if let Some(from) = self.way.iter().position(|on_way| on_way == import) {
+                let mut cycle = self.way[from..].to_vec();
+                cycle.push(import);
+                let message = format!("modules import each other: {}", cycle.join(" -> "));
+                self.problems.push(ScriptProblem::at(&*module.source.id.file, *position, message));
+                in_cycle = true;
+            } else {
+                self.visit(import);
+            }
+        }
+        self.way.pop();
+        self.done.insert(path);
+        if !in_cycle {
+            self.order.push(path);
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Reloads the scripts whenever a file in their directory changes.
+//!
+//! The kernel's events are gathered until the directory has been quiet for a moment, so that an editor's dance of
+//! writing and renaming, or a deployment of many files, is one reload. A half-written file is a bad set: the old one
+//! stays, and the event that completes the file brings the next try.
+//!
+//! Configuration managers replace the directory itself by pointing a symbolic link elsewhere, which no watch within
+//! it sees. So the thread also looks every two seconds whether the configured path still resolves to the directory
+//! that is watched.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecursiveMode};
+use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
+
+use super::problem::ScriptProblem;
+use super::router::Router;
+
+/// How long the directory must be quiet.
+const QUIET: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(100);
+/// How often the path is resolved again.
+const RESOLVE_EVERY: Duration = Duration::from_secs(2);
+
+/// Why the scripts cannot be watched.
+#[derive(Debug, thiserror::Error)]
+pub enum WatchError {
+    /// The kernel refused.
+    #[error("the scripts directory cannot be watched: {0}")]
+    Notify(#[from] notify::Error),
+    /// No thread could be started.
+    #[error("no thread to watch the scripts directory: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Watches until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    events: Sender<Event>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Event {
+    Changed,
+    Failed(Vec<notify::Error>),
+    Stop,
+}
+
+/// Watches the router's directory on a thread of its own, and reloads when something in it changes.
+pub fn watch(router: Arc<Router>) -> Result<Watch, WatchError> {
+    let (events, received) = channel();
+    let mut watcher = Watcher { router, events: events.clone(), watched: None, reported: Vec::new() };
+    watcher.follow()?;
+    let thread =
+        std::thread::Builder::new().name("route-watch".into()).spawn(move || watcher.run(&received))?;
+    // Something may have changed between the router's first load and the first watch.
+    let _ = events.send(Event::Changed);
+    Ok(Watch { events, thread: Some(thread) })
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        // The thread is gone already when nobody receives.
+        let _ = self.events.send(Event::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that watched the routing scripts had failed");
+        }
+    }
+}
+
+type Notifier = Debouncer<notify::RecommendedWatcher, RecommendedCache>;
+
+struct Watcher {
+    router: Arc<Router>,
+    events: Sender<Event>,
+    watched: Option<(PathBuf, Notifier)>,
+    /// Problems that the log has already, so that one broken file is not told again for each save of another.
+    reported: Vec<ScriptProblem>,
+}
+
+impl Watcher {
+    fn run(mut self, received: &Receiver<Event>) {
+        loop {
+            match received.recv_timeout(RESOLVE_EVERY) {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Failed(errors)) => {
+                    for error in errors {
+                        tracing::warn!(%error, "watching the routing scripts");
+                    }
+                    // Events may have been lost: look at everything, and watch anew.
+                    self.watched = None;
+                    self.resolve();
+                    self.reload();
+                }
+                Ok(Event::Changed) => {
+                    self.resolve();
+                    self.reload();
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.resolve() {
+                        self.reload();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Watches where the path leads now; tells whether that is another place than before.
+    fn resolve(&mut self) -> bool {
+        match self.follow() {
+            Ok(moved) => moved,
+            Err(error) => {
+                tracing::warn!(%error, "routing scripts");
+                false
+            }
+        }
+    }
+
+    fn follow(&mut self) -> Result<bool, WatchError> {
+        let Ok(real) = fs::canonicalize(self.router.dir()) else {
+            // It is gone for now; the running set stays, and we look again soon.
+            return Ok(self.watched.take().is_some());
+        };
+        if self.watched.as_ref().is_some_and(|(path, _)| *path == real) {
+            return Ok(false);
+        }
+        self.watched = None;
+        let events = self.events.clone();
+        let mut notifier = new_debouncer(QUIET, Some(TICK), move |result: DebounceEventResult| {
+            let event = match result {
+                Ok(seen) if seen.iter().any(|event| is_change(event.kind)) => Event::Changed,
+                Ok(_) => return,
+                Err(errors) => Event::Failed(errors),
+            };
+            // Nobody receives when the watch is being dropped.
+            let _ = events.send(event);
+        })?;
+        notifier.watch(&real, RecursiveMode::Recursive)?;
+        self.watched = Some((real, notifier));
+        Ok(true)
+    }
+
+    fn reload(&mut self) {
+        match self.router.reload() {
+            Ok(reloaded) if reloaded.is_same() => {
+                if !std::mem::take(&mut self.reported).is_empty() {
+                    tracing::info!(hash = %reloaded.hash, "routing scripts are again those that run");
+                }
+            }
+            Ok(reloaded) => {
+                self.reported.clear();
+                tracing::info!(
+                    hash = %reloaded.hash, previous = %reloaded.previous, added = ?reloaded.added,
+                    changed = ?reloaded.changed, removed = ?reloaded.removed, "routing scripts reloaded"
+                );
+            }
+            Err(problems) => {
+                for problem in problems.iter().filter(|problem| !self.reported.contains(problem)) {
+                    tracing::error!(%problem, "routing scripts not reloaded, those that ran still run");
+                }
+                self.reported = problems;
+            }
+        }
+    }
+}
+
+/// Reading a file is an event too, and reloading reads them all.
+fn is_change(kind: EventKind) -> bool {
+    !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
+}

@@ -105,7 +105,7 @@ impl ConfigProblems {
             }
             text.push('\n');
         }
-        text + &summary(self.problems.len())
+        text + summary(self.problems.len()).as_str()
     }
 }
 

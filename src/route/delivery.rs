@@ -141,7 +141,7 @@ pub(super) const DELIVERY: &[Property<Delivery>] = &[
     property!(
         "sender_local",
         "part of the sender before the @, without quotes; \"\" for the null sender",
-        |d| { text(d.0.facts.sender.mailbox().map_or("", |m| m.local.as_str())) }
+        |d| text(d.0.facts.sender.mailbox().map_or("", |m| m.local.as_str()))
     ),
     property!("sender_domain", "part of the sender after the @; \"\" for the null sender", |d| {
         text(d.0.facts.sender.mailbox().map_or("", |m| m.domain.as_str()))
@@ -209,9 +209,9 @@ pub(super) const ATTEMPT: &[Property<PastAttempt>] = &[
     property!(
         "level",
         "who decided: \"account\", \"domain\", \"global\", \"default\", \"override\" or \"local\"",
-        |a| { optional(a.record().and_then(|r| r.decision.as_ref()).map(|d| d.level.as_str())) }
+        |a| optional(a.record().and_then(|r| r.decision.as_ref()).map(|d| d.level.as_str()))
     ),
-    property!("at", "when it began", |a| { a.record().map_or(Dynamic::UNIT, |r| Dynamic::from(Time(r.at))) }),
+    property!("at", "when it began", |a| a.record().map_or(Dynamic::UNIT, |r| Dynamic::from(Time(r.at)))),
     property!("host", "name of the peer", |a| optional(a.outcome().and_then(|o| o.host.as_deref()))),
     property!("ip", "address of the peer", |a| {
         let ip = a.outcome().and_then(|o| o.ip).map(|ip| ip.to_string());
@@ -223,7 +223,7 @@ pub(super) const ATTEMPT: &[Property<PastAttempt>] = &[
     property!(
         "stage",
         "how far it came: \"dns\", \"connect\", \"tls\", \"greeting\", \"auth\", \"mail\", \"rcpt\" or \"data\"",
-        |a| { optional(a.outcome().map(|o| o.stage.as_str())) }
+        |a| optional(a.outcome().map(|o| o.stage.as_str()))
     ),
     property!("code", "the peer's reply code, or () when it never answered", |a| {
         a.outcome().and_then(|o| o.code).map_or(Dynamic::UNIT, |code| INT::from(code).into())

@@ -104,7 +104,8 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
 /// The name of a script without its ending. `.test.rhai` files are tests of scripts; what begins with a dot belongs
 /// to editors and configuration managers.
 fn stem(name: &str) -> Option<&str> {
-    name.strip_suffix(".rhai").filter(|stem| !stem.ends_with(".test") && !stem.starts_with('.'))
+    let is_test = |stem: &str| stem.rsplit_once('.').is_some_and(|(_, kind)| kind == "test");
+    name.strip_suffix(".rhai").filter(|stem| !is_test(stem) && !stem.starts_with('.'))
 }
 
 struct Reader<'a> {

@@ -405,6 +405,16 @@ impl Config {
         read::config(text, file, file.parent().unwrap_or(Path::new("")), read::Look::Text)
     }
 
+    /// Where the queue's log stands: the spool's folder in the data directory.
+    pub fn spool_dir(&self) -> PathBuf {
+        self.data_dir.join("spool")
+    }
+
+    /// Where accounts, mailboxes and history stand: the store's folder in the data directory.
+    pub fn store_dir(&self) -> PathBuf {
+        self.data_dir.join("store")
+    }
+
     /// Where mail for an address goes. The local part is compared without regard to case, with and then without
     /// what follows the domain's separator; then `postmaster` goes to [`Config::postmaster`], then the catch-all.
     pub fn lookup(&self, mailbox: &Mailbox) -> Lookup<'_> {

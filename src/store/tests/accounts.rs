@@ -1,0 +1,74 @@
+use super::*;
+
+#[tokio::test]
+async fn an_account_has_mailboxes_from_its_first_day() {
+    let world = World::new().await;
+    let mailboxes = world.store.mailboxes(&ann()).await.unwrap();
+    let shown: Vec<_> = mailboxes.iter().map(|m| (m.name.as_str(), m.special_use, m.subscribed)).collect();
+    assert_eq!(
+        shown,
+        [
+            ("Archive", Some(SpecialUse::Archive), true),
+            ("Drafts", Some(SpecialUse::Drafts), true),
+            ("INBOX", None, true),
+            ("Junk", Some(SpecialUse::Junk), true),
+            ("Sent", Some(SpecialUse::Sent), true),
+            ("Trash", Some(SpecialUse::Trash), true),
+        ]
+    );
+    // What the user removed does not come back.
+    world.store.delete_mailbox(&ann(), "Junk").await.unwrap();
+    world.store.ensure_account(&ann()).await.unwrap();
+    assert_eq!(world.names().await.len(), 5);
+}
+
+#[tokio::test]
+async fn a_password_opens_one_account_until_it_is_changed() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    assert!(!store.has_password(&ann()).await.unwrap());
+    assert!(!store.check_password(&ann(), "").await.unwrap());
+    store.set_password(&ann(), "first").await.unwrap();
+    store.set_password(&bob(), "other").await.unwrap();
+    assert!(store.has_password(&ann()).await.unwrap());
+    // The second time is remembered.
+    assert!(store.check_password(&ann(), "first").await.unwrap());
+    assert!(store.check_password(&ann(), "first").await.unwrap());
+    for wrong in ["other", "First", "first ", ""] {
+        assert!(!store.check_password(&ann(), wrong).await.unwrap(), "{wrong:?}");
+    }
+    store.set_password(&ann(), "second").await.unwrap();
+    assert!(!store.check_password(&ann(), "first").await.unwrap());
+    assert!(store.check_password(&ann(), "second").await.unwrap());
+    assert_eq!(store.accounts().await.unwrap(), [(ann(), true), (bob(), true)]);
+}
+
+#[tokio::test]
+async fn a_removed_account_leaves_nothing() {
+    let world = World::with(StoreOptions { body_bytes_max_in_row: 10, ..StoreOptions::default() }).await;
+    let store = &world.store;
+    store.set_password(&ann(), "secret").await.unwrap();
+    store.ensure_account(&bob()).await.unwrap();
+    let hers = store.mailbox(&bob(), INBOX).await.unwrap();
+    world.append(hers.id, "A: 1\r\n\r\nstays").await;
+    world.append(world.inbox, "A: 1\r\n\r\nshort").await;
+    world.append(world.inbox, "A: 1\r\n\r\na body in a file").await;
+    assert!(store.check_password(&ann(), "secret").await.unwrap());
+    assert!(store.remove_account(&ann()).await.unwrap());
+    assert!(!store.remove_account(&ann()).await.unwrap());
+    assert!(!store.check_password(&ann(), "secret").await.unwrap());
+    assert!(matches!(store.status(world.inbox).await, Err(StoreError::NotFound("mailbox"))));
+    assert_eq!(store.accounts().await.unwrap(), [(bob(), false)]);
+    world.settle(1).await;
+    assert_eq!((world.files(), world.rows("message").await, world.rows("credential").await), (0, 1, 0));
+    assert_eq!(world.text(hers.id, 1).await.unwrap(), "A: 1\r\n\r\nstays");
+}
+
+#[tokio::test]
+async fn an_account_that_nobody_knows_has_nothing() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    assert_eq!(store.mailboxes(&bob()).await.unwrap(), []);
+    assert_eq!(store.subscriptions(&bob()).await.unwrap(), [""; 0]);
+    assert!(!store.check_password(&bob(), "secret").await.unwrap());
+    assert!(matches!(store.mailbox(&bob(), INBOX).await, Err(StoreError::NotFound("account"))));
+    assert!(matches!(store.delete_mailbox(&bob(), "Sent").await, Err(StoreError::NotFound("account"))));
+}

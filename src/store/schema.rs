@@ -230,7 +230,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let connection = open_writer(&dir.path().join("x")).unwrap();
         assert_eq!(version(&connection), MIGRATIONS.len() as u32);
-        let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+        let pragma = |name| {
+            connection.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap()
+        };
         assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
         assert_eq!((pragma("synchronous"), pragma("foreign_keys")), (2.into(), 1.into()));
     }
@@ -240,11 +242,17 @@ mod tests {
         let mut connection = Connection::open_in_memory().unwrap();
         migrate(&mut connection, MIGRATIONS).unwrap();
         connection.execute("INSERT INTO account (name, created) VALUES ('ann', 0)", []).unwrap();
-        let steps = [MIGRATIONS, &["ALTER TABLE account ADD COLUMN note TEXT", "UPDATE account SET note = 'new'"]].concat();
+        let steps =
+            [MIGRATIONS, &["ALTER TABLE account ADD COLUMN note TEXT", "UPDATE account SET note = 'new'"]]
+                .concat();
         migrate(&mut connection, &steps).unwrap();
-        let note: (String, String) =
-            connection.query_row("SELECT name, note FROM account", [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-        assert_eq!((note.0.as_str(), note.1.as_str(), version(&connection)), ("ann", "new", steps.len() as u32));
+        let note: (String, String) = connection
+            .query_row("SELECT name, note FROM account", [], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap();
+        assert_eq!(
+            (note.0.as_str(), note.1.as_str(), version(&connection)),
+            ("ann", "new", steps.len() as u32)
+        );
         // What is up to date stays as it is.
         migrate(&mut connection, &steps).unwrap();
     }

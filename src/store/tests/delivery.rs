@@ -8,7 +8,10 @@ use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 const MESSAGE: &str = "Subject: hello\r\n\r\nbody";
 
 async fn deliver(store: &Store, id: u64, recipient: u32, received: Timestamp) -> Delivered {
-    store.deliver(&bob(), INBOX, (QueueId(id), recipient), Bytes::from_static(MESSAGE.as_bytes()), received).await.unwrap()
+    store
+        .deliver(&bob(), INBOX, (QueueId(id), recipient), Bytes::from_static(MESSAGE.as_bytes()), received)
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
@@ -24,7 +27,10 @@ async fn a_recipient_is_delivered_once_also_after_a_crash() {
     assert_eq!(deliver(&store, 1, 0, at(0)).await, Delivered { duplicate: true, ..first });
     assert!(deliver(&store, 1, 1, at(0)).await.duplicate);
     let view = store.open_view(first.mailbox).await.unwrap();
-    assert_eq!(view.messages.iter().map(|row| (row.uid, row.internal_date)).collect::<Vec<_>>(), [(1, at(0)), (2, at(0))]);
+    assert_eq!(
+        view.messages.iter().map(|row| (row.uid, row.internal_date)).collect::<Vec<_>>(),
+        [(1, at(0)), (2, at(0))]
+    );
     assert_eq!(store.content(first.mailbox, 1).await.unwrap().unwrap(), MESSAGE);
 }
 
@@ -71,8 +77,13 @@ async fn delivery_into_a_mailbox_that_is_not_there_fails() {
 fn finished(id: u64, recipient: &str, seconds: i64) -> FinishedRecipient {
     let decision = Decision::without_script(Level::Default, TransportName::direct());
     let outcome = Outcome::ours(Verdict::Permanent, Stage::Dns, EnhancedCode::new(5, 1, 2), "no such domain");
-    let attempt =
-        Attempt { number: 1, at: at(seconds), decision: Some(decision), outcome: Some(outcome), ended: Some(at(seconds)) };
+    let attempt = Attempt {
+        number: 1,
+        at: at(seconds),
+        decision: Some(decision),
+        outcome: Some(outcome),
+        ended: Some(at(seconds)),
+    };
     FinishedRecipient {
         id: QueueId(id),
         index: 0,
@@ -134,7 +145,10 @@ async fn history_is_filtered() {
 async fn history_comes_in_pages_that_neither_repeat_nor_leave_out() {
     let World { store, dir: _dir, .. } = World::new().await;
     // Several were done at the same time.
-    store.record_history((1..=10).map(|id| finished(id, "x@example.net", id as i64 / 4)).collect()).await.unwrap();
+    store
+        .record_history((1..=10).map(|id| finished(id, "x@example.net", id as i64 / 4)).collect())
+        .await
+        .unwrap();
     let (mut ids, mut next, mut pages) = (Vec::new(), None, 0);
     loop {
         let page = store.history(HistoryFilter::default(), next, 3).await.unwrap();
@@ -151,7 +165,10 @@ async fn history_comes_in_pages_that_neither_repeat_nor_leave_out() {
 #[tokio::test]
 async fn old_history_is_removed() {
     let World { store, dir: _dir, .. } = World::new().await;
-    store.record_history((1..=2_500).map(|id| finished(id, "x@example.net", id as i64)).collect()).await.unwrap();
+    store
+        .record_history((1..=2_500).map(|id| finished(id, "x@example.net", id as i64)).collect())
+        .await
+        .unwrap();
     assert_eq!(store.prune_history(at(2_499)).await.unwrap(), 2_498);
     assert_eq!(found(&store, HistoryFilter::default()).await, [2_500, 2_499]);
 }

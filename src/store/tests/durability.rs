@@ -16,7 +16,11 @@ async fn jobs_that_wait_together_are_committed_together_and_a_failing_one_alone_
         let store = store.clone();
         jobs.spawn(async move {
             let job = store.write(move |tx| {
-                let content = Prepared::new(Bytes::from_static(b"A: 1\r\n\r\n").into(), 100, &Bodies::open(std::env::temp_dir())?)?;
+                let content = Prepared::new(
+                    Bytes::from_static(b"A: 1\r\n\r\n").into(),
+                    100,
+                    &Bodies::open(std::env::temp_dir())?,
+                )?;
                 let entry = Entry { content, flags: Flags::new(), internal_date: at(0) };
                 let uid = super::super::messages::append(tx, inbox, vec![entry])?.uids[0];
                 match number {
@@ -108,7 +112,9 @@ async fn contents_that_a_crash_left_to_be_removed_are_removed_after_the_next_sta
     world.store.close().await;
     {
         let connection = schema::open_writer(&world.dir.path().join(DATABASE_FILE)).unwrap();
-        connection.execute_batch("INSERT INTO orphan SELECT content FROM message; DELETE FROM message").unwrap();
+        connection
+            .execute_batch("INSERT INTO orphan SELECT content FROM message; DELETE FROM message")
+            .unwrap();
     }
     let store = Store::open(world.dir.path()).unwrap();
     World { store, ..world }.settle(0).await;
@@ -126,9 +132,8 @@ async fn a_file_of_a_job_that_fails_is_removed_at_once() {
 #[tokio::test]
 async fn a_full_disk_is_told_and_passes() {
     let World { store, inbox, dir: _dir } = World::new().await;
-    let limit = |pages: u32| {
-        store.write(move |tx| Ok(tx.connection.pragma_update(None, "max_page_count", pages)?))
-    };
+    let limit =
+        |pages: u32| store.write(move |tx| Ok(tx.connection.pragma_update(None, "max_page_count", pages)?));
     limit(1).await.unwrap();
     let body = "x".repeat(50_000);
     let failed = loop {

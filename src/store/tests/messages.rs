@@ -4,7 +4,8 @@ use super::*;
 async fn a_message_is_appended_flagged_read_and_expunged() {
     let World { store, inbox, dir: _dir } = World::new().await;
     let mut changes = store.watch(inbox);
-    let mails = vec![mail("Subject: a\r\n\r\nbody"), NewMail { flags: flags("\\Seen"), ..mail("X: y\r\n\r\n") }];
+    let mails =
+        vec![mail("Subject: a\r\n\r\nbody"), NewMail { flags: flags("\\Seen"), ..mail("X: y\r\n\r\n") }];
     let appended = store.append(inbox, mails).await.unwrap();
     assert_eq!(appended.uids, [1, 2]);
     assert_eq!(*changes.borrow_and_update(), 2);
@@ -34,7 +35,8 @@ async fn a_message_is_appended_flagged_read_and_expunged() {
 async fn an_append_that_cannot_be_done_whole_is_not_done() {
     let world = World::with(StoreOptions { message_bytes_max: 100, ..StoreOptions::default() }).await;
     let many: Vec<_> = (0..=KEYWORDS_PER_MESSAGE_MAX).map(|number| format!("k{number}")).collect();
-    let laden = NewMail { flags: Flags::parse(many.iter().map(String::as_str)).unwrap(), ..mail("B: 1\r\n\r\n") };
+    let laden =
+        NewMail { flags: Flags::parse(many.iter().map(String::as_str)).unwrap(), ..mail("B: 1\r\n\r\n") };
     for bad in [laden, mail(&"x".repeat(101))] {
         let failed = world.store.append(world.inbox, vec![mail("A: 1\r\n\r\n"), bad]).await;
         assert!(matches!(failed, Err(StoreError::Invalid(_))), "{failed:?}");
@@ -47,11 +49,15 @@ async fn an_append_that_cannot_be_done_whole_is_not_done() {
 #[tokio::test]
 async fn flags_change_only_where_nobody_else_changed_the_message() {
     let World { store, inbox, dir: _dir } = World::new().await;
-    store.append(inbox, vec![mail("A: 1\r\n\r\n"), mail("A: 2\r\n\r\n"), mail("A: 3\r\n\r\n")]).await.unwrap();
+    store
+        .append(inbox, vec![mail("A: 1\r\n\r\n"), mail("A: 2\r\n\r\n"), mail("A: 3\r\n\r\n")])
+        .await
+        .unwrap();
     let seen = store.store_flags(inbox, vec![2], FlagOp::Add, flags("\\Seen"), None).await.unwrap();
     assert_eq!(seen.changed[0].modseq, 3);
     // RFC 7162 §3.1.3: message 2 changed since 2.
-    let result = store.store_flags(inbox, vec![3, 2, 1, 3], FlagOp::Add, flags("\\Flagged"), Some(2)).await.unwrap();
+    let result =
+        store.store_flags(inbox, vec![3, 2, 1, 3], FlagOp::Add, flags("\\Flagged"), Some(2)).await.unwrap();
     assert_eq!(result.changed.iter().map(|row| row.uid).collect::<Vec<_>>(), [1, 3]);
     assert_eq!(result.modified, [2]);
     // What changes nothing is no change.
@@ -63,8 +69,15 @@ async fn flags_change_only_where_nobody_else_changed_the_message() {
 #[tokio::test]
 async fn keywords_are_spelt_as_the_mailbox_first_spelt_them() {
     let World { store, inbox, dir: _dir } = World::new().await;
-    store.append(inbox, vec![NewMail { flags: flags("$Forwarded"), ..mail("A: 1\r\n\r\n") }, mail("A: 2\r\n\r\n")]).await.unwrap();
-    let stored = store.store_flags(inbox, vec![1, 2], FlagOp::Add, flags("$FORWARDED Work"), None).await.unwrap();
+    store
+        .append(
+            inbox,
+            vec![NewMail { flags: flags("$Forwarded"), ..mail("A: 1\r\n\r\n") }, mail("A: 2\r\n\r\n")],
+        )
+        .await
+        .unwrap();
+    let stored =
+        store.store_flags(inbox, vec![1, 2], FlagOp::Add, flags("$FORWARDED Work"), None).await.unwrap();
     let shown: Vec<_> = stored.changed.iter().map(|row| row.flags.to_string()).collect();
     assert_eq!(shown, ["$Forwarded Work", "$Forwarded Work"]);
     store.store_flags(inbox, vec![1, 2], FlagOp::Remove, flags("work $forwarded never"), None).await.unwrap();
@@ -98,7 +111,8 @@ async fn copies_share_their_content_until_the_last_is_gone() {
     let store = &world.store;
     let other = world.create("other").await;
     let date = at(7);
-    let large = NewMail { flags: flags("\\Seen x"), internal_date: date, ..mail("A: 1\r\n\r\na body in a file") };
+    let large =
+        NewMail { flags: flags("\\Seen x"), internal_date: date, ..mail("A: 1\r\n\r\na body in a file") };
     store.append(world.inbox, vec![large, mail("A: 2\r\n\r\nsmall")]).await.unwrap();
     let copied = store.copy_messages(world.inbox, vec![2, 1, 9, 1], other).await.unwrap();
     assert_eq!(copied.pairs, [(1, 1), (2, 2)]);
@@ -170,7 +184,10 @@ async fn what_waits_in_a_mailbox_that_is_gone_is_not_found() {
     store.append(inbox, vec![mail("A: 1\r\n\r\n")]).await.unwrap();
     let gone = store.create_mailbox(&ann(), "gone").await.unwrap().id;
     store.delete_mailbox(&ann(), "gone").await.unwrap();
-    assert!(matches!(store.append(gone, vec![mail("A: 1\r\n\r\n")]).await, Err(StoreError::NotFound("mailbox"))));
+    assert!(matches!(
+        store.append(gone, vec![mail("A: 1\r\n\r\n")]).await,
+        Err(StoreError::NotFound("mailbox"))
+    ));
     assert!(matches!(store.copy_messages(inbox, vec![1], gone).await, Err(StoreError::NotFound("mailbox"))));
     assert!(matches!(store.copy_messages(gone, vec![1], inbox).await, Err(StoreError::NotFound("mailbox"))));
     assert!(matches!(store.expunge(gone, None).await, Err(StoreError::NotFound("mailbox"))));

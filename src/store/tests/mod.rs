@@ -109,7 +109,11 @@ fn flags(text: &str) -> Flags {
 }
 
 fn mail(text: &str) -> NewMail {
-    NewMail { content: Bytes::from(text.to_owned()), flags: Flags::new(), internal_date: Timestamp::UNIX_EPOCH }
+    NewMail {
+        content: Bytes::from(text.to_owned()),
+        flags: Flags::new(),
+        internal_date: Timestamp::UNIX_EPOCH,
+    }
 }
 
 fn at(seconds: i64) -> Timestamp {

@@ -74,7 +74,11 @@ impl Model {
     fn with(&self, flag: &str, only: Option<&[u32]>) -> Vec<u32> {
         let chosen = |uid: &u32| only.is_none_or(|only| only.contains(uid));
         let has = |message: &Message| message.flags.split(' ').any(|word| word == flag);
-        self.messages.iter().filter(|(uid, message)| chosen(uid) && has(message)).map(|(uid, _)| *uid).collect()
+        self.messages
+            .iter()
+            .filter(|(uid, message)| chosen(uid) && has(message))
+            .map(|(uid, _)| *uid)
+            .collect()
     }
 }
 
@@ -118,12 +122,14 @@ impl Run {
             Op::Flags(m, which, op, set, back) => self.flags(*m, which, *op, SETS[*set], *back).await,
             Op::Copy(from, which, to) => {
                 let uids = self.models[*from].pick(which);
-                let copied = self.store.copy_messages(self.ids[*from], uids.clone(), self.ids[*to]).await.unwrap();
+                let copied =
+                    self.store.copy_messages(self.ids[*from], uids.clone(), self.ids[*to]).await.unwrap();
                 assert_eq!(copied.pairs, self.copy(*from, &uids, *to));
             }
             Op::Move(from, which, to) => {
                 let uids = self.models[*from].pick(which);
-                let moved = self.store.move_messages(self.ids[*from], uids.clone(), self.ids[*to]).await.unwrap();
+                let moved =
+                    self.store.move_messages(self.ids[*from], uids.clone(), self.ids[*to]).await.unwrap();
                 let pairs = self.copy(*from, &uids, *to);
                 self.models[*from].take(&pairs.iter().map(|(uid, _)| *uid).collect::<Vec<_>>());
                 assert_eq!(moved.pairs, pairs);
@@ -175,8 +181,11 @@ impl Run {
 
     fn copy(&mut self, from: usize, uids: &[u32], to: usize) -> Vec<(u32, u32)> {
         let known = self.models[from].known(uids);
-        let copies: Vec<_> =
-            known.iter().map(|uid| &self.models[from].messages[uid]).map(|m| (m.flags.clone(), m.text.clone())).collect();
+        let copies: Vec<_> = known
+            .iter()
+            .map(|uid| &self.models[from].messages[uid])
+            .map(|m| (m.flags.clone(), m.text.clone()))
+            .collect();
         let new = self.models[to].add(copies);
         known.into_iter().zip(new).collect()
     }
@@ -185,11 +194,15 @@ impl Run {
     async fn compare(&self) {
         for (id, model) in self.ids.iter().zip(&self.models) {
             let show = |rows: &[MessageRow]| {
-                rows.iter().map(|row| (row.uid, row.modseq, row.flags.to_string(), row.size)).collect::<Vec<_>>()
+                rows.iter()
+                    .map(|row| (row.uid, row.modseq, row.flags.to_string(), row.size))
+                    .collect::<Vec<_>>()
             };
             let known = |since: u64| {
                 let later = model.messages.iter().filter(move |(_, message)| message.modseq > since);
-                later.map(|(uid, m)| (*uid, m.modseq, m.flags.clone(), m.text.len() as u64)).collect::<Vec<_>>()
+                later
+                    .map(|(uid, m)| (*uid, m.modseq, m.flags.clone(), m.text.len() as u64))
+                    .collect::<Vec<_>>()
             };
             let view = self.store.open_view(*id).await.unwrap();
             assert_eq!((view.uidnext, view.highest_modseq), (model.uidnext, model.modseq));
@@ -197,7 +210,8 @@ impl Run {
             for since in model.modseq.saturating_sub(3)..=model.modseq {
                 let changes = self.store.changes_since(*id, since).await.unwrap();
                 assert_eq!(show(&changes.changed), known(since));
-                let gone: Vec<u32> = model.expunged.iter().filter(|(_, at)| **at > since).map(|(uid, _)| *uid).collect();
+                let gone: Vec<u32> =
+                    model.expunged.iter().filter(|(_, at)| **at > since).map(|(uid, _)| *uid).collect();
                 assert_eq!(changes.expunged, gone);
             }
             let status = self.store.status(*id).await.unwrap();

@@ -326,41 +326,36 @@ impl Event {
         Self::Settle(settlements.iter().map(brief).collect())
     }
 
+    /// Writes the brief.
     pub(super) fn put(&self, out: &mut Vec<u8>) {
-        let mut u32s =
-            |values: &[u32]| values.iter().for_each(|value| out.extend_from_slice(&value.to_le_bytes()));
         match self {
             Self::Message(brief) => {
-                u32s(&[brief.recipients, u32::from(brief.started) | u32::from(brief.large) << 1]);
-                u32s(&[brief.header_bytes, brief.file_crc]);
+                let flags = u32::from(brief.started) | u32::from(brief.large) << 1;
+                put_u32s(out, &[brief.recipients, flags, brief.header_bytes, brief.file_crc]);
                 out.extend_from_slice(&brief.received.to_le_bytes());
                 out.extend_from_slice(&brief.size.to_le_bytes());
             }
             Self::Begin(attempts) => {
-                attempts.iter().for_each(|(recipient, number)| u32s(&[*recipient, *number]))
+                for (recipient, number) in attempts {
+                    put_u32s(out, &[*recipient, *number]);
+                }
             }
             Self::Settle(settlements) => {
                 for settled in settlements {
                     let (next, time) = match settled.next {
-                        NextBrief::Done => (0u32, 0),
+                        NextBrief::Done => (0, 0),
                         NextBrief::Retry(time) => (1, time),
                         NextBrief::Deferred(time) => (2, time),
                     };
-                    for value in [settled.recipient, settled.attempt, next] {
-                        out.extend_from_slice(&value.to_le_bytes());
-                    }
+                    put_u32s(out, &[settled.recipient, settled.attempt, next]);
                     out.extend_from_slice(&time.to_le_bytes());
                 }
             }
             Self::Control { recipients, due, hold } => {
-                let flags = u32::from(due.is_some())
-                    | u32::from(hold.is_some()) << 1
-                    | u32::from(hold.unwrap_or_default()) << 2;
-                u32s(&[flags]);
+                let given = u32::from(due.is_some()) | u32::from(hold.is_some()) << 1;
+                put_u32s(out, &[given | u32::from(*hold == Some(true)) << 2]);
                 out.extend_from_slice(&due.unwrap_or_default().to_le_bytes());
-                for recipient in recipients {
-                    out.extend_from_slice(&recipient.to_le_bytes());
-                }
+                put_u32s(out, recipients);
             }
             Self::Done => {}
         }
@@ -446,6 +441,12 @@ pub(super) struct ControlDetail {
 pub(super) enum Override {
     Set(TransportName),
     Clear,
+}
+
+fn put_u32s(out: &mut Vec<u8>, numbers: &[u32]) {
+    for number in numbers {
+        out.extend_from_slice(&number.to_le_bytes());
+    }
 }
 
 /// A number at a place in bytes that may be too few.

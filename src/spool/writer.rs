@@ -309,7 +309,8 @@ impl Writer {
             Answer::Ticket(ticket) => drop(ticket.send(Err(error.clone()))),
             Answer::Helper(helper) => drop(helper.send(matches!(error, SpoolError::Unknown(_)))),
             Answer::Nobody => {
-                tracing::debug!(id = %request.draft.head.id, %error, "an outcome came too late")
+                let id = request.draft.head.id;
+                tracing::debug!(%id, %error, "an outcome came too late");
             }
         }
     }

@@ -35,13 +35,8 @@ pub struct Due {
 
 impl Due {
     /// Recipients in the queue.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.entries.len()
-    }
-
-    /// Whether the queue is empty.
-    pub fn is_empty(&self) -> bool {
-        self.entries.is_empty()
     }
 
     /// What is known about a recipient.

@@ -1,5 +1,175 @@
-//! (being built)
-pub mod due;
+//! The queue: takes mail, decides its way on every attempt, delivers it, and settles what came of it.
+//!
+//! A message's life (one file each step):
+//! [`accept`](Queue::accept) makes it durable -> `dispatch` gathers the facts, asks the scripts and groups recipients
+//! that share transport and destination -> `slots` says when a group may run -> `attempt` writes the attempt down,
+//! hands the group to the transport and settles each outcome -> `due` keeps what comes back, `pump` takes it out again
+//! when its time has come. `bounce` tells the sender of what failed for good.
+//!
+//! RFC 5321 §4.5.4.1 (retries), §6.1 (responsibility after 250).
+
+mod accept;
+mod attempt;
+mod bounce;
+mod dispatch;
+mod due;
+mod finished;
+mod listing;
+mod pump;
 pub mod schedule;
 pub mod settle;
-pub mod slots;
+mod slots;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use accept::AcceptError;
+pub use listing::{Filter, ListedMessage, ListedRecipient, Page, QueueError, Stats};
+
+use crate::config::Config;
+use crate::dns::Resolver;
+use crate::names::QueueId;
+use crate::route::Router;
+use crate::spool::{Spool, Waiting};
+use crate::store::Store;
+use crate::transport::Engine;
+use due::{Due, Entry, Key};
+use slots::Slots;
+
+/// What the queue works with.
+#[derive(Clone)]
+pub struct Parts {
+    /// The configuration now.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Where messages are kept.
+    pub spool: Spool,
+    /// Mailboxes and history.
+    pub store: Store,
+    /// The routing scripts.
+    pub router: Arc<Router>,
+    /// The transports.
+    pub engine: Engine,
+    /// For the MX names that a script asks for.
+    pub resolver: Resolver,
+}
+
+/// The queue; cheap to clone.
+#[derive(Clone)]
+pub struct Queue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    parts: Parts,
+    due: Mutex<Due>,
+    slots: Mutex<Slots<dispatch::Group>>,
+    /// Something is due earlier than the pump knows.
+    wake: Notify,
+    /// Bytes of messages that wait in line with their bodies in memory.
+    memory_bytes: Arc<AtomicUsize>,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    finished: finished::Recorder,
+    reports: AtomicUsize,
+}
+
+impl Queue {
+    /// Starts the queue with what the spool found on disk.
+    pub fn start(parts: Parts, waiting: Vec<Waiting>) -> Self {
+        let mut due = Due::default();
+        for item in waiting {
+            let entry = Entry { due: item.due, attempts: item.attempts, held: item.held, busy: false };
+            due.put((item.id, item.recipient), entry);
+        }
+        let tasks = TaskTracker::new();
+        let concurrency = parts.config.load().queue.concurrency;
+        let finished = finished::Recorder::start(parts.store.clone());
+        let inner = Arc::new(Inner {
+            parts,
+            due: Mutex::new(due),
+            slots: Mutex::new(Slots::new(concurrency)),
+            wake: Notify::new(),
+            memory_bytes: Arc::default(),
+            tasks,
+            stopping: CancellationToken::new(),
+            finished,
+            reports: AtomicUsize::new(0),
+        });
+        inner.tasks.spawn(pump::run(inner.clone()));
+        inner.tasks.spawn(follow_routes(inner.clone()));
+        Self { inner }
+    }
+
+    /// After the routes or the transports changed: what waits in line for a slot is asked about again, so that a message
+    /// does not wait for a way that the scripts no longer choose.
+    pub fn routes_changed(&self) {
+        let config = self.inner.parts.config.load();
+        let taken = {
+            let mut slots = self.inner.slots.lock();
+            slots.set_total_max(config.queue.concurrency);
+            slots.take_waiting()
+        };
+        let now = crate::clock::now();
+        for group in &taken {
+            self.inner.put_back(group.keys(), now);
+        }
+    }
+
+    /// Begins no further attempt, waits for those that run (at most `patience`), and writes down what came of them.
+    /// What is still running then is tried again at the next start.
+    pub async fn stop(&self, patience: Duration) {
+        self.inner.stopping.cancel();
+        self.inner.wake.notify_one();
+        self.inner.tasks.close();
+        if tokio::time::timeout(patience, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                running = self.inner.slots.lock().running(),
+                "stopping while deliveries still run"
+            );
+        }
+        self.inner.finished.close().await;
+    }
+}
+
+impl Inner {
+    /// Recipients become due (again) without an attempt having been made.
+    fn put_back(&self, keys: impl Iterator<Item = Key>, at: jiff::Timestamp) {
+        {
+            let mut due = self.due.lock();
+            for key in keys {
+                if let Some(attempts) = due.get(key).map(|e| e.attempts) {
+                    due.put_back(key, at, attempts);
+                }
+            }
+        }
+        self.wake.notify_one();
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.is_cancelled()
+    }
+}
+
+/// Whenever other scripts run, what waits in line is asked about again.
+async fn follow_routes(inner: Arc<Inner>) {
+    let mut changes = inner.parts.router.changes();
+    loop {
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = inner.stopping.cancelled() => return,
+        }
+        Queue { inner: inner.clone() }.routes_changed();
+    }
+}
+
+/// A log field that names a message.
+fn shown(id: QueueId) -> tracing::field::DisplayValue<QueueId> {
+    tracing::field::display(id)
+}

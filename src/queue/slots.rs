@@ -84,8 +84,20 @@ impl<J> Slots<J> {
         self.total_max = total_max.max(1);
     }
 
+    /// Whether a job may run at once in this lane.
+    pub fn is_free(&self, lane: &Lane) -> bool {
+        let of_transport = self.transports.get(&lane.transport).map_or(0, |t| t.running);
+        let (of_destination, in_line) =
+            self.destinations.get(&lane.destination).map_or((0, 0), |line| (line.running, line.jobs.len()));
+        in_line == 0
+            && self.running < self.total_max
+            && of_transport < lane.bounds.transport.max(1)
+            && of_destination < lane.bounds.destination.max(1)
+    }
+
     /// Takes a slot for a job: gives it back when it may run now, else keeps it in line.
     pub fn enter(&mut self, lane: &Lane, job: J) -> Option<J> {
+        let free = self.is_free(lane);
         let line = self.destinations.entry(lane.destination.clone()).or_insert_with(|| Line {
             lane: lane.clone(),
             running: 0,
@@ -94,10 +106,7 @@ impl<J> Slots<J> {
         });
         line.lane.bounds = lane.bounds;
         let transport = self.transports.entry(lane.transport.clone()).or_default();
-        let free = self.running < self.total_max
-            && transport.running < lane.bounds.transport.max(1)
-            && line.running < lane.bounds.destination.max(1);
-        if free && line.jobs.is_empty() {
+        if free {
             self.running += 1;
             transport.running += 1;
             line.running += 1;

@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::problem::ScriptProblem;
 use super::set::ScriptSet;
@@ -23,6 +24,7 @@ pub struct Router {
     dir: PathBuf,
     limits: ScriptLimits,
     current: ArcSwap<ScriptSet>,
+    changes: watch::Sender<Arc<str>>,
     state: Mutex<State>,
 }
 
@@ -84,6 +86,7 @@ impl Router {
         Ok(Self {
             dir: dir.to_owned(),
             limits,
+            changes: watch::Sender::new(set.hash().clone()),
             current: ArcSwap::from_pointee(set),
             state: Mutex::new(State { since: clock::now(), failed: None }),
         })
@@ -92,6 +95,11 @@ impl Router {
     /// The running set.
     pub fn current(&self) -> Arc<ScriptSet> {
         self.current.load_full()
+    }
+
+    /// Tells, by its hash, when another set runs.
+    pub fn changes(&self) -> watch::Receiver<Arc<str>> {
+        self.changes.subscribe()
     }
 
     /// The scripts directory as configured.
@@ -109,7 +117,9 @@ impl Router {
                 let reloaded = compare(&old, &set);
                 state.failed = None;
                 if !reloaded.is_same() {
+                    let hash = set.hash().clone();
                     self.current.store(Arc::new(set));
+                    self.changes.send_replace(hash);
                     state.since = clock::now();
                 }
                 Ok(reloaded)

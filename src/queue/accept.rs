@@ -1,0 +1,59 @@
+//! Taking mail: durable first, then straight on to delivery with the body still in memory.
+
+use std::sync::Arc;
+
+use super::dispatch::{self, Loaded, Subject};
+use super::due::Entry;
+use super::{Queue, shown};
+use crate::names::QueueId;
+use crate::spool::{NewMessage, SpoolError};
+
+/// Why a message was not taken; nothing of it is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    /// No space on disk: the sender should try later (452).
+    #[error("no space left in the spool")]
+    Full,
+    /// The disk failed, or we are stopping: the sender should try later (451).
+    #[error("the message could not be written: {0}")]
+    Temporary(String),
+    /// The message is larger than the spool takes (552).
+    #[error("the message is too large")]
+    TooLarge,
+}
+
+impl From<SpoolError> for AcceptError {
+    fn from(error: SpoolError) -> Self {
+        match error {
+            SpoolError::Full => Self::Full,
+            SpoolError::TooLarge => Self::TooLarge,
+            other => Self::Temporary(other.to_string()),
+        }
+    }
+}
+
+impl Queue {
+    /// Takes responsibility for a message: when this returns `Ok`, it is on disk (RFC 5321 §6.1), and its first
+    /// attempt has been set going.
+    pub async fn accept(&self, message: NewMessage) -> Result<QueueId, AcceptError> {
+        let inner = &self.inner;
+        if inner.stopping() {
+            return Err(AcceptError::Temporary("the server is stopping".into()));
+        }
+        let message = Arc::new(message);
+        let id = inner.parts.spool.accept(message.clone(), true).await?;
+        let count = message.envelope.recipients.len() as u32;
+        let now = crate::clock::now();
+        {
+            let mut due = inner.due.lock();
+            for recipient in 0..count {
+                due.put((id, recipient), Entry { due: now, attempts: 0, held: false, busy: true });
+            }
+        }
+        tracing::debug!(id = shown(id), "queued");
+        let subjects = (0..count).map(Subject::fresh).collect();
+        let loaded = Loaded { id, message, subjects, fresh: true };
+        inner.tasks.spawn(dispatch::dispatch(inner.clone(), loaded));
+        Ok(id)
+    }
+}

@@ -1,0 +1,260 @@
+//! One attempt of one group: written down, handed to the transport, settled.
+//!
+//! The attempt is on disk before the dial (for a fresh message the accepting record says so), the outcome after it.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::bounce::{self, Bounced};
+use super::dispatch::{self, Group, Way};
+use super::due::Key;
+use super::schedule::add;
+use super::settle::{self, Item, Why};
+use super::slots::Lane;
+use super::{Inner, finished, pump, shown};
+use crate::attempt::{Attempt, Decision};
+use crate::names::QueueId;
+use crate::outcome::{Outcome, Verdict};
+use crate::spool::{NewMessage, Next, Settlement};
+use crate::transport::Job;
+
+/// A slot that is held while a group is being delivered; given back when dropped, whatever happens.
+struct Slot {
+    inner: Arc<Inner>,
+    lane: Lane,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.inner.slots.lock().leave(&self.lane);
+        start_waiting(&self.inner);
+    }
+}
+
+/// Starts all that may run now.
+fn start_waiting(inner: &Arc<Inner>) {
+    if inner.stopping() {
+        return;
+    }
+    loop {
+        let next = inner.slots.lock().take_next();
+        let Some((lane, group)) = next else { return };
+        start(inner, lane, group);
+    }
+}
+
+/// Starts a group whose slot is taken.
+pub(super) fn start(inner: &Arc<Inner>, lane: Lane, group: Group) {
+    let slot = Slot { inner: inner.clone(), lane };
+    inner.tasks.spawn(async move { run(&slot.inner, group).await });
+}
+
+async fn run(inner: &Arc<Inner>, mut group: Group) {
+    let Some(message) = group.message.take() else {
+        // Memory was short when it got in line. It is read back and asked about anew: the scripts may have changed.
+        let keys: Vec<Key> = group.keys().collect();
+        if let Some(loaded) = pump::load(inner, &keys).await {
+            inner.tasks.spawn(dispatch::dispatch(inner.clone(), loaded));
+        }
+        return;
+    };
+    let guard = PutBack { inner, keys: group.keys().collect() };
+    let began = crate::clock::now();
+    if group.fresh || write_down(inner, &group, began).await {
+        let outcomes = deliver(inner, &group, &message).await;
+        settle_all(inner, &group, &message, began, outcomes).await;
+    }
+    drop(guard);
+}
+
+/// If an attempt ends in a way nobody foresaw (a panic), its recipients must not stay busy for ever.
+struct PutBack<'a> {
+    inner: &'a Arc<Inner>,
+    keys: Vec<Key>,
+}
+
+impl Drop for PutBack<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let config = self.inner.parts.config.load();
+            let at = add(crate::clock::now(), config.queue.script_error_retry);
+            self.inner.put_back(self.keys.iter().copied(), at);
+        }
+    }
+}
+
+/// Puts the attempts on disk, before the dial. If that fails no attempt is made.
+async fn write_down(inner: &Inner, group: &Group, began: Timestamp) -> bool {
+    let attempts = group
+        .subjects
+        .iter()
+        .map(|(subject, decision)| {
+            (subject.recipient, attempt_of(subject.attempts + 1, began, decision.clone(), None, None))
+        })
+        .collect();
+    match inner.parts.spool.begin(group.id, attempts).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(id = shown(group.id), %error, "cannot write an attempt down: it is put off");
+            let config = inner.parts.config.load();
+            inner.put_back(group.keys(), add(began, config.queue.script_error_retry));
+            false
+        }
+    }
+}
+
+fn attempt_of(
+    number: u32,
+    at: Timestamp,
+    decision: Decision,
+    outcome: Option<Outcome>,
+    ended: Option<Timestamp>,
+) -> Attempt {
+    Attempt { number, at, decision: Some(decision), outcome, ended }
+}
+
+/// One outcome for each recipient of the group, in order.
+async fn deliver(inner: &Inner, group: &Group, message: &Arc<NewMessage>) -> Vec<Outcome> {
+    let recipients =
+        group.subjects.iter().map(|(s, _)| message.envelope.recipients[s.recipient as usize].clone());
+    match &group.way {
+        Way::Local => {
+            let config = inner.parts.config.load_full();
+            let mut outcomes = Vec::with_capacity(group.subjects.len());
+            for ((subject, _), recipient) in group.subjects.iter().zip(recipients) {
+                let (store, index) = (&inner.parts.store, subject.recipient);
+                let outcome =
+                    crate::local::deliver(store, &config, group.id, index, &recipient.address, message).await;
+                outcomes.push(outcome);
+            }
+            outcomes
+        }
+        Way::Transport(transport) => {
+            let previous = group.subjects.first().map_or_else(Vec::new, |(s, _)| s.history.clone());
+            let job =
+                Job { id: group.id, message: message.clone(), recipients: recipients.collect(), previous };
+            inner.parts.engine.deliver(transport, &job).await
+        }
+    }
+}
+
+/// Writes down what came of each recipient, and what follows.
+async fn settle_all(
+    inner: &Arc<Inner>,
+    group: &Group,
+    message: &Arc<NewMessage>,
+    began: Timestamp,
+    outcomes: Vec<Outcome>,
+) {
+    let config = inner.parts.config.load_full();
+    let now = crate::clock::now();
+    let mut settlements = Vec::with_capacity(outcomes.len());
+    let mut bounced: Vec<(Bounced, Settlement)> = Vec::new();
+    for ((subject, decision), outcome) in group.subjects.iter().zip(outcomes) {
+        let attempts = subject.attempts + 1;
+        let item = Item { id: group.id, attempts, received: message.received };
+        let next = settle::settle(item, &outcome, &config.queue.retry, now);
+        log(group.id, message, subject.recipient, attempts, decision, &outcome, next);
+        let attempt = attempt_of(attempts, began, decision.clone(), Some(outcome.clone()), Some(now));
+        let mut settlement =
+            Settlement { recipient: subject.recipient, attempt: Some(attempt), next: Next::Done };
+        match next {
+            settle::Next::Done => settlements.push(settlement),
+            settle::Next::Retry(at) => {
+                settlement.next = Next::Retry(at);
+                settlements.push(settlement);
+            }
+            settle::Next::Bounce(why) => {
+                let transport = decision.transport.to_string();
+                let expired = why == Why::Expired;
+                let failed = Bounced { recipient: subject.recipient, outcome, transport, attempts, expired };
+                bounced.push((failed, settlement));
+            }
+        }
+    }
+    if !bounced.is_empty() {
+        let (failed, mut done): (Vec<_>, Vec<_>) = bounced.into_iter().unzip();
+        // The report is in the queue before the recipient is done: a crash between the two reports twice, not never.
+        if let Err(error) = bounce::report(inner, &config, message, &failed, now).await {
+            tracing::error!(id = shown(group.id), %error, "cannot queue a failure report: the recipient stays");
+            for settlement in &mut done {
+                settlement.next = Next::Retry(add(now, config.queue.script_error_retry));
+            }
+        }
+        settlements.append(&mut done);
+    }
+    finish(inner, group, message, settlements, now);
+}
+
+/// Index, spool and history learn what follows.
+fn finish(
+    inner: &Arc<Inner>,
+    group: &Group,
+    message: &Arc<NewMessage>,
+    settlements: Vec<Settlement>,
+    now: Timestamp,
+) {
+    let mut wake = false;
+    {
+        let mut due = inner.due.lock();
+        for settlement in &settlements {
+            let key = (group.id, settlement.recipient);
+            let attempts = settlement.attempt.as_ref().map_or(0, |a| a.number);
+            match &settlement.next {
+                Next::Done => {
+                    due.remove(key);
+                }
+                Next::Retry(at) | Next::Deferred { until: at, .. } => {
+                    due.put_back(key, *at, attempts);
+                    wake = true;
+                }
+            }
+        }
+    }
+    for settlement in settlements.iter().filter(|s| matches!(s.next, Next::Done)) {
+        let history =
+            group.subjects.iter().find(|(s, _)| s.recipient == settlement.recipient).map(|(s, _)| &s.history);
+        inner.finished.record(finished::finished(
+            group.id,
+            message,
+            settlement,
+            history.map_or(&[], Vec::as_slice),
+            now,
+        ));
+    }
+    inner.parts.spool.settle_later(group.id, settlements);
+    if wake {
+        inner.wake.notify_one();
+    }
+}
+
+fn log(
+    id: QueueId,
+    message: &NewMessage,
+    recipient: u32,
+    attempt: u32,
+    decision: &Decision,
+    outcome: &Outcome,
+    next: settle::Next,
+) {
+    let to = &message.envelope.recipients[recipient as usize].address;
+    let (transport, level) = (&decision.transport, decision.level);
+    let host = outcome.host.as_deref().unwrap_or_default();
+    let ip = outcome.ip.map(tracing::field::display);
+    let (code, text) = (outcome.code, outcome.text.as_str());
+    match (outcome.verdict, next) {
+        (Verdict::Delivered, _) => {
+            let tls = outcome.tls.as_deref();
+            tracing::info!(id = shown(id), %to, attempt, %transport, %level, host, ip, tls, code, "delivered");
+        }
+        (_, settle::Next::Retry(at)) => {
+            let stage = outcome.stage.as_str();
+            tracing::info!(id = shown(id), %to, attempt, %transport, %level, host, ip, stage, code, text, next = %at, "deferred");
+        }
+        _ => {
+            let stage = outcome.stage.as_str();
+            tracing::warn!(id = shown(id), %to, attempt, %transport, %level, host, ip, stage, code, text, "failed for good");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! From due recipients to groups that share a transaction: the facts are gathered, the scripts asked, the way chosen.
+//!
+//! A script error, a broken limit or an unknown transport defers the recipient for a short while and uses up no attempt;
+//! it never becomes direct delivery.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use jiff::Timestamp;
+
+use super::due::Key;
+use super::schedule::add;
+use super::slots::{Bounds, Lane};
+use super::{Inner, attempt, shown};
+use crate::address::Mailbox;
+use crate::attempt::{Attempt, Decision, Level};
+use crate::config::{Config, Lookup, Transport};
+use crate::envelope::ReversePath;
+use crate::names::{QueueId, TransportName};
+use crate::route::{Facts, Trace};
+use crate::spool::{NewMessage, Next, Settlement};
+
+/// A recipient that is due, with what is known of its past.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    /// Its index in the envelope.
+    pub recipient: u32,
+    /// All attempts so far, oldest first.
+    pub history: Vec<Attempt>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// The operator's choice.
+    pub transport_override: Option<TransportName>,
+}
+
+impl Subject {
+    /// A recipient that has just been accepted.
+    pub fn fresh(recipient: u32) -> Self {
+        Self { recipient, history: Vec::new(), attempts: 0, transport_override: None }
+    }
+}
+
+/// A message in memory, with its recipients that are due.
+pub(super) struct Loaded {
+    pub id: QueueId,
+    pub message: Arc<NewMessage>,
+    pub subjects: Vec<Subject>,
+    /// Straight from acceptance: the accepting record says that attempt 1 has begun.
+    pub fresh: bool,
+}
+
+/// Where a group goes.
+#[derive(Debug, Clone)]
+pub(super) enum Way {
+    /// Into a mailbox here.
+    Local,
+    /// Out.
+    Transport(Arc<Transport>),
+}
+
+/// Recipients of one message that share a transaction.
+pub(super) struct Group {
+    pub id: QueueId,
+    pub way: Way,
+    /// With the decision for each.
+    pub subjects: Vec<(Subject, Decision)>,
+    /// `None` when memory was short: it is read back when its turn comes.
+    pub message: Option<Arc<NewMessage>>,
+    pub fresh: bool,
+    memory: Option<MemoryShare>,
+}
+
+impl Group {
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.subjects.iter().map(|(subject, _)| (self.id, subject.recipient))
+    }
+
+    /// Lets go of the body and the history until there is a slot, unless there is memory for it.
+    fn wait_in_line(&mut self, memory: &Arc<AtomicUsize>, bytes_max: usize) {
+        let bytes = self.message.as_ref().map_or(0, |m| m.content.len() + 512);
+        match MemoryShare::take(memory, bytes, bytes_max) {
+            Some(share) => self.memory = Some(share),
+            None => {
+                self.message = None;
+                for (subject, _) in &mut self.subjects {
+                    subject.history = Vec::new();
+                }
+            }
+        }
+    }
+}
+
+/// A part of the memory that messages in line may take; given back when dropped.
+struct MemoryShare {
+    of: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl MemoryShare {
+    fn take(of: &Arc<AtomicUsize>, bytes: usize, bytes_max: usize) -> Option<Self> {
+        let before = of.fetch_add(bytes, Ordering::Relaxed);
+        let share = Self { of: of.clone(), bytes };
+        (before + bytes <= bytes_max).then_some(share)
+    }
+}
+
+impl Drop for MemoryShare {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Chooses the way of each recipient, and sends the groups on their way or into line.
+pub(super) async fn dispatch(inner: Arc<Inner>, loaded: Loaded) {
+    let config = inner.parts.config.load_full();
+    for (lane, mut group) in choose(&inner, &config, loaded).await {
+        let ready = {
+            let mut slots = inner.slots.lock();
+            if !slots.is_free(&lane) {
+                group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
+            }
+            slots.enter(&lane, group)
+        };
+        if let Some(group) = ready {
+            attempt::start(&inner, lane, group);
+        }
+    }
+}
+
+/// Asks for each recipient which way it goes; recipients that go the same way to the same place come out together.
+/// Those for which nobody can say are deferred here.
+async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
+    let now = crate::clock::now();
+    let mut groups: Vec<(Lane, Group)> = Vec::with_capacity(1);
+    let Loaded { id, message, subjects, fresh } = loaded;
+    for subject in subjects {
+        let recipient = &message.envelope.recipients[subject.recipient as usize].address;
+        let local = !matches!(config.lookup(recipient), Lookup::Foreign);
+        let decided = match (local, &subject.transport_override) {
+            (true, _) => Ok((Way::Local, Decision::without_script(Level::Local, TransportName::local()))),
+            (false, Some(name)) => {
+                transport_way(config, Decision::without_script(Level::Override, name.clone()))
+            }
+            (false, None) => {
+                let facts = facts(inner, config, &message, &subject, now).await;
+                ask_scripts(inner, config, &Arc::new(facts))
+            }
+        };
+        match decided {
+            Ok((way, decision)) => {
+                let lane = lane(inner, config, &way, recipient);
+                match groups.iter_mut().find(|(of, _)| of.destination == lane.destination) {
+                    Some((_, group)) => group.subjects.push((subject, decision)),
+                    None => groups.push((
+                        lane,
+                        Group {
+                            id,
+                            way,
+                            subjects: vec![(subject, decision)],
+                            message: Some(message.clone()),
+                            fresh,
+                            memory: None,
+                        },
+                    )),
+                }
+            }
+            Err(problem) => defer(inner, config, (id, subject.recipient), subject.attempts, &problem, now),
+        }
+    }
+    groups
+}
+
+/// The three levels, in their order.
+fn ask_scripts(inner: &Inner, config: &Config, facts: &Arc<Facts>) -> Result<(Way, Decision), String> {
+    let trace: Trace = inner.parts.router.current().decide(facts, config);
+    let decision = trace.verdict().map_err(|error| error.to_string())?;
+    transport_way(config, decision)
+}
+
+fn transport_way(config: &Config, decision: Decision) -> Result<(Way, Decision), String> {
+    match config.transports.get(&decision.transport) {
+        Some(transport) => Ok((Way::Transport(transport.clone()), decision)),
+        None => Err(format!(
+            "there is no transport {:?} (chosen by {} level): add [transports.{}] or choose another",
+            decision.transport, decision.level, decision.transport
+        )),
+    }
+}
+
+/// What the scripts may know.
+async fn facts(
+    inner: &Inner,
+    config: &Config,
+    message: &NewMessage,
+    subject: &Subject,
+    now: Timestamp,
+) -> Facts {
+    let mut facts = facts_without_mx(config, message, subject, now);
+    if inner.parts.router.current().wants_mx(&facts) {
+        // A failed look-up is told by the direct transport when it comes to it; scripts see no MX.
+        let answer = inner.parts.resolver.mx(&facts.recipient.domain).await;
+        facts.mx = answer.ok().map(|answer| answer.host_names());
+    }
+    facts
+}
+
+/// The facts of a recipient's next attempt, as far as they stand in message and queue.
+pub(super) fn facts_without_mx(
+    config: &Config,
+    message: &NewMessage,
+    subject: &Subject,
+    now: Timestamp,
+) -> Facts {
+    let envelope = &message.envelope;
+    let local_sender_domain =
+        matches!(&envelope.sender, ReversePath::Mailbox(m) if config.domains.contains_key(&m.domain));
+    let expires = add(message.received, config.queue.retry.give_up_after);
+    Facts {
+        attempt: subject.attempts + 1,
+        account: message.account.clone(),
+        sender: envelope.sender.clone(),
+        local_sender_domain,
+        recipient: envelope.recipients[subject.recipient as usize].address.clone(),
+        size: message.content.len() as u64,
+        age: now.duration_since(message.received).try_into().unwrap_or_default(),
+        expires_in: expires.duration_since(now).try_into().unwrap_or_default(),
+        message_id: None,
+        is_dsn: envelope.sender == ReversePath::Null,
+        smtputf8: envelope.smtputf8,
+        require_tls: envelope.require_tls,
+        mx: None,
+        header: message.content.clone(),
+        history: subject.history.as_slice().into(),
+        now,
+    }
+}
+
+/// What bounds deliveries over this way.
+fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane {
+    match way {
+        Way::Local => Lane {
+            transport: TransportName::LOCAL.into(),
+            destination: TransportName::LOCAL.into(),
+            bounds: Bounds { transport: config.queue.concurrency, destination: config.queue.concurrency },
+        },
+        Way::Transport(transport) => Lane {
+            transport: transport.name.as_str().into(),
+            destination: inner.parts.engine.destination(transport, &recipient.domain).to_string().into(),
+            bounds: Bounds {
+                transport: transport.common.concurrency,
+                destination: transport.common.concurrency_per_destination,
+            },
+        },
+    }
+}
+
+/// No way could be chosen: tell the operator, and ask again in a short while. No attempt is used up.
+fn defer(inner: &Inner, config: &Config, key: Key, attempts: u32, problem: &str, now: Timestamp) {
+    let until = add(now, config.queue.script_error_retry);
+    tracing::error!(id = shown(key.0), recipient = key.1, problem, %until, "no route: deferred without an attempt");
+    let next = Next::Deferred { until, error: problem.to_owned() };
+    inner.parts.spool.settle_later(key.0, vec![Settlement { recipient: key.1, attempt: None, next }]);
+    inner.due.lock().put_back(key, until, attempts);
+    inner.wake.notify_one();
+}

@@ -1,0 +1,109 @@
+//! Finished recipients go to the history in batches, so that the history costs a delivery next to nothing.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::attempt::Attempt;
+use crate::names::QueueId;
+use crate::outcome::Verdict;
+use crate::spool::{NewMessage, Settlement};
+use crate::store::{FinalState, FinishedRecipient, Store};
+
+/// Waiting records over which new ones are dropped: the history may have gaps, the queue must not grow.
+const WAITING_MAX: usize = 100_000;
+/// Records written in one go.
+const BATCH_MAX: usize = 2_000;
+/// A batch waits so long for company.
+const BATCH_WAIT: Duration = Duration::from_millis(500);
+/// When the store fails, the batch is tried again after this.
+const RETRY_WAIT: Duration = Duration::from_secs(5);
+
+/// Takes finished recipients and writes them to the store.
+pub(super) struct Recorder {
+    sender: Mutex<Option<mpsc::Sender<FinishedRecipient>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Recorder {
+    pub fn start(store: Store) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        let writer = tokio::spawn(write(store, receiver));
+        Self { sender: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) }
+    }
+
+    /// Takes a record; never waits.
+    pub fn record(&self, finished: FinishedRecipient) {
+        if let Some(sender) = &*self.sender.lock()
+            && let Err(error) = sender.try_send(finished)
+        {
+            tracing::warn!(%error, "a finished attempt is missing from the history");
+        }
+    }
+
+    /// Takes no more; returns when what it has is written.
+    pub async fn close(&self) {
+        self.sender.lock().take();
+        let writer = self.writer.lock().take();
+        if let Some(writer) = writer
+            && let Err(error) = writer.await
+        {
+            tracing::error!(%error, "the writer of the history failed");
+        }
+    }
+}
+
+async fn write(store: Store, mut receiver: mpsc::Receiver<FinishedRecipient>) {
+    let mut batch = Vec::new();
+    while receiver.recv_many(&mut batch, BATCH_MAX).await > 0 {
+        let patience = tokio::time::sleep(BATCH_WAIT);
+        tokio::pin!(patience);
+        while batch.len() < BATCH_MAX {
+            tokio::select! {
+                () = &mut patience => break,
+                n = receiver.recv_many(&mut batch, BATCH_MAX) => if n == 0 { break },
+            }
+        }
+        while let Err(error) = store.record_history(batch.clone()).await {
+            tracing::error!(%error, records = batch.len(), "cannot write the history of attempts");
+            if receiver.is_closed() {
+                return;
+            }
+            tokio::time::sleep(RETRY_WAIT).await;
+        }
+        batch.clear();
+    }
+}
+
+/// The record of a finished recipient.
+pub(super) fn finished(
+    id: QueueId,
+    message: &NewMessage,
+    settlement: &Settlement,
+    history: &[Attempt],
+    now: Timestamp,
+) -> FinishedRecipient {
+    let envelope = &message.envelope;
+    let outcome = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.as_ref());
+    let state = match outcome.map(|outcome| outcome.verdict) {
+        Some(Verdict::Delivered) => FinalState::Delivered,
+        Some(Verdict::Temporary) => FinalState::Expired,
+        Some(Verdict::Permanent) => FinalState::Failed,
+        None => FinalState::Removed,
+    };
+    FinishedRecipient {
+        id,
+        index: settlement.recipient,
+        account: message.account.clone(),
+        sender: envelope.sender.clone(),
+        recipient: envelope.recipients[settlement.recipient as usize].address.clone(),
+        size: message.content.len() as u64,
+        received: message.received,
+        finished: now,
+        state,
+        attempts: history.iter().chain(&settlement.attempt).cloned().collect(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Takes recipients out of the queue when their time has come, and sends them to be dispatched.
+//!
+//! One task; it sleeps until something is due. How many messages are read from disk at the same time is bounded.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use super::dispatch::{self, Loaded, Subject};
+use super::due::Key;
+use super::schedule::add;
+use super::{Inner, shown};
+use crate::names::QueueId;
+use crate::spool::{SpoolError, Status, StoredMessage};
+
+/// Messages being read back from disk at the same time.
+const READS_MAX: usize = 8;
+/// Recipients taken out of the queue in one step.
+const TAKE_MAX: usize = 64;
+/// A message that cannot be read is tried again after this.
+const UNREADABLE_RETRY: Duration = Duration::from_mins(5);
+/// The longest sleep, so that a clock that was set is noticed.
+const SLEEP_MAX: Duration = Duration::from_mins(1);
+
+/// Runs until the queue stops.
+pub(super) async fn run(inner: Arc<Inner>) {
+    let reads = Arc::new(Semaphore::new(READS_MAX));
+    while !inner.stopping() {
+        let now = crate::clock::now();
+        let (keys, next) = {
+            let mut due = inner.due.lock();
+            let keys = due.take(now, TAKE_MAX);
+            (keys, due.next_due())
+        };
+        if keys.is_empty() {
+            let wait =
+                next.map_or(SLEEP_MAX, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+            tokio::select! {
+                () = tokio::time::sleep(wait.min(SLEEP_MAX)) => {}
+                () = inner.wake.notified() => {}
+            }
+            continue;
+        }
+        for of_message in keys.chunk_by(|a, b| a.0 == b.0) {
+            let Ok(permit) = reads.clone().acquire_owned().await else { return };
+            let (inner_of_task, keys) = (inner.clone(), of_message.to_vec());
+            inner.tasks.spawn(async move {
+                let loaded = load(&inner_of_task, &keys).await;
+                drop(permit);
+                if let Some(loaded) = loaded {
+                    dispatch::dispatch(inner_of_task, loaded).await;
+                }
+            });
+        }
+    }
+}
+
+/// Reads a message back, for recipients that are due. What cannot be read stays in the queue and is reported.
+pub(super) async fn load(inner: &Arc<Inner>, keys: &[Key]) -> Option<Loaded> {
+    let id = keys.first()?.0;
+    match read(inner, id).await {
+        Ok(Some(stored)) => Some(loaded(inner, &stored, keys)).filter(|loaded| !loaded.subjects.is_empty()),
+        Ok(None) => {
+            tracing::error!(id = shown(id), "a message in the queue is not in the spool any more");
+            let mut due = inner.due.lock();
+            for key in keys {
+                due.remove(*key);
+            }
+            None
+        }
+        Err(error) => {
+            tracing::error!(id = shown(id), %error, "cannot read a message back: it stays in the queue");
+            inner.put_back(keys.iter().copied(), add(crate::clock::now(), UNREADABLE_RETRY));
+            None
+        }
+    }
+}
+
+async fn read(inner: &Arc<Inner>, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
+    let spool = inner.parts.spool.clone();
+    match tokio::task::spawn_blocking(move || spool.read(id)).await {
+        Ok(answer) => answer,
+        Err(panicked) => Err(SpoolError::Io(std::io::Error::other(panicked).into())),
+    }
+}
+
+fn loaded(inner: &Inner, stored: &StoredMessage, keys: &[Key]) -> Loaded {
+    let mut subjects = Vec::with_capacity(keys.len());
+    for key in keys {
+        match stored.recipients.get(key.1 as usize) {
+            Some(state) if matches!(state.status, Status::Waiting { .. }) => subjects.push(Subject {
+                recipient: key.1,
+                history: state.history.clone(),
+                attempts: state.attempts,
+                transport_override: state.transport_override.clone(),
+            }),
+            _ => {
+                inner.due.lock().remove(*key);
+            }
+        }
+    }
+    Loaded { id: stored.id, message: stored.message.clone(), subjects, fresh: false }
+}

@@ -1,0 +1,17 @@
+//! End to end: the real binary in processes of its own, on loopback addresses of its own, spoken to by the clients and
+//! servers that people have: swaks, Python's smtplib and imaplib, mbsync, Postfix's smtp-sink, a real DNS server.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+// The DNS server of the library's own tests; it reads `crate::config`.
+use waypost::config;
+
+#[path = "../../src/dns/testing.rs"]
+#[allow(dead_code)]
+mod dns;
+mod tools;
+mod world;
+
+mod crash;
+mod first_mail;
+mod routing;

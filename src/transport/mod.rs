@@ -1,7 +1,23 @@
 //! Ways out: what a routing decision's transport does with a message.
 //!
 //! `direct` goes to the MX hosts of the recipients' domain, `smtp` to a smarthost. Both speak the same outbound SMTP
-//! session and share connections per destination.
+//! session and keep connections per destination. docs/transports.md says for each stage what is temporary, what is
+//! permanent, and what is tried next.
+//!
+//! Decisions are pure: `classify` (what replies and failures mean), `fit` (what a message needs and a peer offers),
+//! `transaction` (commands and replies), `plan` (hosts and addresses, but for the look-ups). Work is done by `open` (how
+//! a session begins), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them.
+
+mod classify;
+mod delivery;
+mod fit;
+mod open;
+mod plan;
+mod pool;
+mod session;
+#[cfg(test)]
+mod tests;
+mod transaction;
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,17 +28,22 @@ use crate::config::{Transport, TransportKind};
 use crate::dns::Resolver;
 use crate::envelope::Recipient;
 use crate::names::QueueId;
-use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
+use crate::outcome::Outcome;
 use crate::spool::NewMessage;
+use crate::tls::ClientTls;
+
+use delivery::Delivery;
+use pool::Pool;
 
 /// Delivers through every kind of transport. Cheap to clone.
 #[derive(Clone)]
-pub struct Engine(#[expect(dead_code)] Arc<Inner>);
+pub struct Engine(Arc<Inner>);
 
-#[expect(dead_code)]
 struct Inner {
     resolver: Resolver,
     hostname: Domain,
+    tls: ClientTls,
+    pool: Arc<Pool>,
 }
 
 /// One message for recipients that share transport and destination.
@@ -49,9 +70,14 @@ impl fmt::Display for DestinationKey {
 }
 
 impl Engine {
-    /// An engine that gives `hostname` in EHLO where a transport says nothing else.
+    /// An engine that gives `hostname` in EHLO where a transport says nothing else, and trusts the system's roots.
     pub fn new(resolver: Resolver, hostname: Domain) -> Self {
-        Self(Arc::new(Inner { resolver, hostname }))
+        Self::with_tls(resolver, hostname, ClientTls::new())
+    }
+
+    /// An engine that trusts other roots.
+    pub fn with_tls(resolver: Resolver, hostname: Domain, tls: ClientTls) -> Self {
+        Self(Arc::new(Inner { resolver, hostname, tls, pool: Arc::default() }))
     }
 
     /// Where a transport goes with mail for a domain.
@@ -63,13 +89,16 @@ impl Engine {
         })
     }
 
-    /// Delivers a message; one outcome for each of the job's recipients, in their order.
+    /// Delivers a message; one outcome for each of the job's recipients, in their order. Takes as long as the
+    /// transport's timeouts allow.
     pub async fn deliver(&self, transport: &Arc<Transport>, job: &Job) -> Vec<Outcome> {
-        let text = format!("transport {} cannot deliver yet", transport.name);
-        let outcome = Outcome::ours(Verdict::Temporary, Stage::Connect, EnhancedCode::new(4, 3, 5), text);
-        job.recipients.iter().map(|_| outcome.clone()).collect()
+        let Some(first) = job.recipients.first() else { return Vec::new() };
+        let key = self.destination(transport, &first.address.domain);
+        Delivery::new(&self.0, transport, job, key).run().await
     }
 
     /// Says QUIT on every idle connection and closes it.
-    pub async fn close_idle(&self) {}
+    pub async fn close_idle(&self) {
+        self.0.pool.close_all().await;
+    }
 }

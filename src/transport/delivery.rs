@@ -1,0 +1,213 @@
+//! One job from beginning to end: over kept connections and new ones, host after host, transaction after transaction,
+//! until every recipient has its outcome.
+//!
+//! The order of things, and what ends the attempt, is in docs/transports.md.
+
+use std::sync::Arc;
+
+use super::classify::{at_smarthost, sum_up, with_peer};
+use super::fit::{Parameters, fit, mail, rcpt};
+use super::open::Opener;
+use super::plan::Plan;
+use super::pool::transactions_max;
+use super::session::Session;
+use super::transaction::{Answer, Transaction};
+use super::{DestinationKey, Inner, Job};
+use crate::config::{TlsPolicy, Transport, TransportKind};
+use crate::envelope::Recipient;
+use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
+use crate::smtp::dot_stuff::{Stuffed, stuff};
+
+/// A job on its way.
+pub(super) struct Delivery<'a> {
+    engine: &'a Inner,
+    transport: &'a Arc<Transport>,
+    job: &'a Job,
+    key: DestinationKey,
+    content: Stuffed,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+/// How a connection served us.
+enum Served {
+    /// Its recipients have their outcomes, or wait for the next transaction.
+    Done,
+    /// It was kept, and the peer had left before it answered anything: as if it had never been there.
+    Stale,
+    /// It broke. Recipients without an outcome may be tried elsewhere.
+    Broken(Outcome),
+}
+
+impl<'a> Delivery<'a> {
+    pub(super) fn new(
+        engine: &'a Inner,
+        transport: &'a Arc<Transport>,
+        job: &'a Job,
+        key: DestinationKey,
+    ) -> Self {
+        let content = stuff(&job.message.content);
+        Self { engine, transport, job, key, content, outcomes: vec![None; job.recipients.len()] }
+    }
+
+    pub(super) async fn run(mut self) -> Vec<Outcome> {
+        loop {
+            let before = self.pending().len();
+            if before == 0 {
+                break;
+            }
+            let result = self.transact().await;
+            // Every round settles somebody; if ever one does not, we must not go round for ever.
+            let stuck = self.pending().len() == before;
+            if let Some(outcome) = result.err().or_else(|| stuck.then(no_progress)) {
+                for slot in self.outcomes.iter_mut().filter(|slot| slot.is_none()) {
+                    *slot = Some(outcome.clone());
+                }
+            }
+        }
+        self.outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(no_progress)).collect()
+    }
+
+    /// Recipients without an outcome, as indexes.
+    fn pending(&self) -> Vec<usize> {
+        (0..self.outcomes.len()).filter(|at| self.outcomes[*at].is_none()).collect()
+    }
+
+    fn anybody_left(&self) -> bool {
+        self.outcomes.iter().any(Option::is_none)
+    }
+
+    /// One transaction, on whatever connection will have it. The error is for all who are left: nobody was there.
+    async fn transact(&mut self) -> Result<(), Outcome> {
+        let mut failed = Vec::new();
+        while let Some(session) = self.kept().await {
+            match self.serve(session, true).await {
+                Served::Done => return Ok(()),
+                Served::Stale => {}
+                Served::Broken(outcome) => {
+                    failed.push(outcome);
+                    break;
+                }
+            }
+        }
+        self.on_a_new_connection(failed).await
+    }
+
+    async fn kept(&self) -> Option<Session> {
+        let require_tls = self.job.message.envelope.require_tls;
+        let good = |session: &Session| session.verified || !require_tls;
+        self.engine.pool.take(&self.key, self.transport, good).await
+    }
+
+    async fn on_a_new_connection(&mut self, mut failed: Vec<Outcome>) -> Result<(), Outcome> {
+        let engine = self.engine;
+        let resolver = &engine.resolver;
+        let Some(first) = self.job.recipients.first().filter(|_| self.anybody_left()) else { return Ok(()) };
+        let kind = &self.transport.kind;
+        let plan = Plan::make(resolver, kind, &first.address.domain, &self.job.previous).await;
+        let mut plan = plan.map_err(|outcome| self.as_seen_from_here(outcome))?;
+        while let Some(next) = plan.next(resolver).await {
+            let outcome = match next {
+                Err(no_address) => no_address,
+                Ok(peer) => match self.opener().open(&peer).await {
+                    Err(failure) => failure.outcome(&peer.seen()),
+                    Ok(session) => match self.serve(session, false).await {
+                        Served::Done | Served::Stale => return Ok(()),
+                        Served::Broken(outcome) => outcome,
+                    },
+                },
+            };
+            self.log_failed(&outcome);
+            if !self.anybody_left() {
+                return Ok(());
+            }
+            failed.push(self.as_seen_from_here(outcome));
+        }
+        Err(sum_up(failed).unwrap_or_else(no_progress))
+    }
+
+    fn opener(&self) -> Opener<'a> {
+        let (engine, common) = (self.engine, &self.transport.common);
+        // RFC 8689 §4.2.1: REQUIRETLS wants a verified peer, whatever the transport would put up with.
+        let policy = if self.job.message.envelope.require_tls { TlsPolicy::Required } else { common.tls };
+        Opener { tls: &engine.tls, ehlo: common.ehlo.as_ref().unwrap_or(&engine.hostname), common, policy }
+    }
+
+    fn as_seen_from_here(&self, outcome: Outcome) -> Outcome {
+        match self.transport.kind {
+            TransportKind::Direct { .. } => outcome,
+            TransportKind::Smtp { .. } => at_smarthost(outcome),
+        }
+    }
+
+    fn log_failed(&self, outcome: &Outcome) {
+        let (id, transport) = (self.job.id, self.transport.name.as_str());
+        let (host, ip) = (outcome.host.as_deref(), outcome.ip);
+        tracing::debug!(%id, transport, host, ?ip, stage = %outcome.stage, text = outcome.text, "host failed");
+    }
+
+    /// Runs one transaction on a session, and keeps or closes it.
+    async fn serve(&mut self, mut session: Session, kept: bool) -> Served {
+        let job = self.job;
+        let batch = self.batch(&session);
+        let recipients: Vec<&Recipient> = batch.iter().map(|at| &job.recipients[*at]).collect();
+        let message = &job.message;
+        let fitting =
+            fit(&message.envelope, &recipients, &message.content, &session.extensions, session.verified);
+        let with = match fitting {
+            Ok(with) => with,
+            Err(unfit) => {
+                let outcome = Outcome::ours(Verdict::Permanent, Stage::Mail, unfit.enhanced, unfit.text);
+                let outcome = with_peer(outcome, &session.seen);
+                self.settle(&batch, batch.iter().map(|_| Answer::Final(outcome.clone())).collect());
+                self.engine.pool.put(self.key.clone(), self.transport, session).await;
+                return Served::Done;
+            }
+        };
+        let mut transaction = self.transaction(&session, &recipients, &with);
+        let last = session.transactions + 1 >= transactions_max(self.transport, &session)
+            || self.transport.common.keep_idle.is_zero();
+        let result = session.run(&mut transaction, &self.content, last).await;
+        let failure = result.err();
+        if failure.is_some() && kept && !transaction.mail_answered() {
+            return Served::Stale;
+        }
+        let answers = transaction.answers(failure.as_ref(), &session.seen);
+        self.settle(&batch, answers);
+        match failure {
+            Some(failure) => Served::Broken(failure.outcome(&session.seen)),
+            None => {
+                self.engine.pool.put(self.key.clone(), self.transport, session).await;
+                Served::Done
+            }
+        }
+    }
+
+    /// Who goes into the next transaction: as many as operator and peer allow.
+    fn batch(&self, session: &Session) -> Vec<usize> {
+        let ours = self.transport.common.recipients_max.max(1);
+        let max = session.extensions.recipients_max.map_or(ours, |theirs| ours.min(theirs));
+        let mut batch = self.pending();
+        batch.truncate(max);
+        batch
+    }
+
+    fn transaction(&self, session: &Session, recipients: &[&Recipient], with: &Parameters) -> Transaction {
+        let rcpts = recipients.iter().map(|recipient| rcpt(recipient, with)).collect();
+        let mail = mail(&self.job.message.envelope, with);
+        Transaction::new(mail, rcpts, session.extensions.pipelining, session.left_open())
+    }
+
+    fn settle(&mut self, batch: &[usize], answers: Vec<Answer>) {
+        for (at, answer) in batch.iter().zip(answers) {
+            if let Answer::Final(outcome) = answer {
+                self.outcomes[*at] = Some(outcome);
+            }
+        }
+    }
+}
+
+/// Said where no other words are left; it should never be seen.
+fn no_progress() -> Outcome {
+    let text = "no host could be tried";
+    Outcome::ours(Verdict::Temporary, Stage::Connect, EnhancedCode::new(4, 4, 0), text)
+}

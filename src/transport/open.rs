@@ -1,0 +1,129 @@
+//! How a session begins: connect, greeting, EHLO, STARTTLS, EHLO again.
+//!
+//! RFC 5321 §3.1, §3.2 (greeting, EHLO, HELO), RFC 3207 (STARTTLS), RFC 7435 (opportunistic security).
+//!
+//! Where TLS is opportunistic and fails, the same host is tried once more in clear text, within the same attempt.
+
+use std::net::SocketAddr;
+
+use super::classify::{Cause, Failure, Seen};
+use super::session::{Session, Timeouts};
+use crate::address::Domain;
+use crate::config::{TlsPolicy, TransportCommon};
+use crate::net::{Stream, dial};
+use crate::outcome::Stage;
+use crate::smtp::Extensions;
+use crate::tls::{ClientTls, PeerName, Verify};
+
+/// A place to connect to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// The name under which it was looked up; `None` for an address that the operator or the recipient gave.
+    pub(super) host: Option<Domain>,
+    /// Address and port.
+    pub(super) address: SocketAddr,
+}
+
+impl Peer {
+    /// Whom outcomes speak of, before there is TLS.
+    pub(super) fn seen(&self) -> Seen {
+        Seen { host: self.host.clone(), ip: Some(self.address.ip()), tls: None }
+    }
+}
+
+/// How to open sessions.
+#[derive(Clone, Copy)]
+pub(super) struct Opener<'a> {
+    pub(super) tls: &'a ClientTls,
+    /// What we call ourselves.
+    pub(super) ehlo: &'a Domain,
+    pub(super) common: &'a TransportCommon,
+    /// The transport's, or stricter where the message asks for it.
+    pub(super) policy: TlsPolicy,
+}
+
+impl Opener<'_> {
+    /// A session with a peer, ready for MAIL.
+    pub(super) async fn open(&self, peer: &Peer) -> Result<Session, Failure> {
+        match self.open_once(peer, self.policy).await {
+            Err(failure) if failure.stage == Stage::Tls && self.policy == TlsPolicy::Opportunistic => {
+                let why = failure.outcome(&peer.seen()).text;
+                tracing::debug!(host = ?peer.host, ip = %peer.address.ip(), why, "TLS failed, trying in clear text");
+                self.open_once(peer, TlsPolicy::None).await
+            }
+            result => result,
+        }
+    }
+
+    async fn open_once(&self, peer: &Peer, policy: TlsPolicy) -> Result<Session, Failure> {
+        let dialled = dial(peer.address, self.common.connect_timeout).await;
+        let tcp = dialled.map_err(|error| Failure::new(Stage::Connect, Cause::Dial(error)))?;
+        let timeouts = Timeouts { command: self.common.command_timeout, data: self.common.data_timeout };
+        let mut session = Session::new(Stream::Plain(tcp), peer.seen(), timeouts);
+        let greeting = session.reply(Stage::Greeting, "the greeting").await?;
+        if !greeting.is_positive() {
+            session.quit().await;
+            return Err(Failure::new(Stage::Greeting, Cause::Reply(greeting)));
+        }
+        self.hello(&mut session, Stage::Greeting).await?;
+        match policy {
+            TlsPolicy::None => Ok(session),
+            TlsPolicy::Opportunistic if !session.extensions.starttls => Ok(session),
+            TlsPolicy::Opportunistic => self.start_tls(session, peer, Verify::Nothing).await,
+            TlsPolicy::Required if !session.extensions.starttls => {
+                session.quit().await;
+                Err(Failure::new(Stage::Tls, Cause::TlsNotOffered))
+            }
+            TlsPolicy::Required => self.start_tls(session, peer, Verify::Peer).await,
+        }
+    }
+
+    /// EHLO, and HELO where EHLO is refused (RFC 5321 §3.2).
+    async fn hello(&self, session: &mut Session, stage: Stage) -> Result<(), Failure> {
+        let reply = session.command(&format!("EHLO {}", self.ehlo), stage, "the reply to EHLO").await?;
+        if reply.is_positive() {
+            session.extensions = Extensions::from_ehlo(&reply);
+            return Ok(());
+        }
+        if !reply.is_permanent() {
+            return Err(Failure::new(stage, Cause::Reply(reply)));
+        }
+        let reply = session.command(&format!("HELO {}", self.ehlo), stage, "the reply to HELO").await?;
+        session.extensions = Extensions::default();
+        if reply.is_positive() { Ok(()) } else { Err(Failure::new(stage, Cause::Reply(reply))) }
+    }
+
+    async fn start_tls(&self, mut session: Session, peer: &Peer, verify: Verify) -> Result<Session, Failure> {
+        let reply = session.command("STARTTLS", Stage::Tls, "the reply to STARTTLS").await?;
+        if reply.code != 220 {
+            // RFC 3207 §4: after a refusal the session goes on; without TLS, where that will do.
+            return match verify {
+                Verify::Nothing if !session.has_ended() => Ok(session),
+                _ => Err(Failure::new(Stage::Tls, Cause::Reply(reply))),
+            };
+        }
+        if session.has_unread() {
+            return Err(Failure::new(Stage::Tls, Cause::TlsInjection));
+        }
+        let seen = session.seen.clone();
+        let timeouts = Timeouts { command: self.common.command_timeout, data: self.common.data_timeout };
+        let stream = self.handshake(session.into_stream(), peer, verify).await?;
+        let seen = Seen { tls: stream.tls_summary(), ..seen };
+        // RFC 3207 §4.2: what was said before TLS is forgotten.
+        let mut session = Session::new(stream, seen, timeouts);
+        session.verified = verify == Verify::Peer;
+        // With TLS 1.3 a peer's refusal comes only now; so this still counts as TLS.
+        self.hello(&mut session, Stage::Tls).await?;
+        Ok(session)
+    }
+
+    async fn handshake(&self, stream: Stream, peer: &Peer, verify: Verify) -> Result<Stream, Failure> {
+        let Stream::Plain(tcp) = stream else { return Ok(stream) };
+        let name = peer.host.as_ref().map_or(PeerName::Ip(peer.address.ip()), PeerName::Host);
+        let limit = self.common.command_timeout;
+        let handshake = tokio::time::timeout(limit, self.tls.connect(tcp, name, verify)).await;
+        let waiting_for = "the TLS handshake";
+        let result = handshake.map_err(|_| Cause::Timeout { after: limit, waiting_for });
+        result.and_then(|done| done.map_err(Cause::Tls)).map_err(|cause| Failure::new(Stage::Tls, cause))
+    }
+}

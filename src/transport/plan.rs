@@ -1,0 +1,154 @@
+//! Which hosts and addresses are tried, in which order.
+//!
+//! RFC 5321 §5.1: MX hosts by preference, and each host's addresses in the order of DNS. History moves one address:
+//! where the last attempt could not connect, that address comes last; where it was put off with 4xx, the same address
+//! comes first, for greylisting remembers who asked whom.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use super::classify::{outcome_of_dns, outcome_of_null_mx};
+use super::open::Peer;
+use crate::address::Domain;
+use crate::attempt::Attempt;
+use crate::config::{Host, TransportKind};
+use crate::dns::{MxAnswer, Resolver};
+use crate::outcome::{Outcome, Stage, Verdict};
+
+/// Addresses tried in one attempt, of all hosts together.
+const ADDRESSES_MAX: usize = 10;
+
+/// What the last attempt says about an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hint {
+    First(IpAddr),
+    Last(IpAddr),
+}
+
+impl Hint {
+    /// Reads it from the history, oldest first.
+    pub(super) fn from_history(previous: &[Attempt]) -> Option<Self> {
+        let last = previous.last()?.outcome.as_ref()?;
+        let ip = last.ip?;
+        match last.stage {
+            Stage::Dns => None,
+            Stage::Connect | Stage::Tls | Stage::Greeting | Stage::Auth => Some(Self::Last(ip)),
+            // Somebody was there, and said: later.
+            Stage::Mail | Stage::Rcpt | Stage::Data if last.code.is_some() => {
+                (last.verdict == Verdict::Temporary).then_some(Self::First(ip))
+            }
+            Stage::Mail | Stage::Rcpt | Stage::Data => Some(Self::Last(ip)),
+        }
+    }
+}
+
+/// A host still to be looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Candidate {
+    Name(Domain),
+    Ip(IpAddr),
+}
+
+/// The places of one attempt, worked out as far as they are needed.
+#[derive(Debug)]
+pub(super) struct Plan {
+    hosts: VecDeque<Candidate>,
+    ready: VecDeque<Peer>,
+    held_back: VecDeque<Peer>,
+    /// Every address that ever stood in the plan.
+    named: Vec<IpAddr>,
+    hint: Option<Hint>,
+    port: u16,
+    left: usize,
+}
+
+impl Plan {
+    /// The plan for a domain's mail through a transport; an outcome where there is nowhere to go.
+    pub(super) async fn make(
+        resolver: &Resolver,
+        kind: &TransportKind,
+        domain: &Domain,
+        previous: &[Attempt],
+    ) -> Result<Self, Outcome> {
+        let (hosts, port) = match kind {
+            TransportKind::Smtp { host: Host::Ip(ip), port } => (vec![Candidate::Ip(*ip)], *port),
+            TransportKind::Smtp { host: Host::Name(name), port } => {
+                (vec![Candidate::Name(name.clone())], *port)
+            }
+            TransportKind::Direct { port } => (mx_hosts(resolver, domain).await?, *port),
+        };
+        let hint = Hint::from_history(previous);
+        let last_host = previous.last().and_then(|last| last.outcome.as_ref()?.host.as_deref());
+        Ok(Self::of(hosts, port, hint, last_host))
+    }
+
+    fn of(hosts: Vec<Candidate>, port: u16, hint: Option<Hint>, last_host: Option<&str>) -> Self {
+        let mut hosts = VecDeque::from(hosts);
+        // Greylisting: the host that said "later" is asked again first, whatever chance made of the order.
+        let again = last_host.filter(|_| matches!(hint, Some(Hint::First(_))));
+        let same = |host: &Candidate| matches!(host, Candidate::Name(name) if Some(name.as_str()) == again);
+        if let Some(host) = hosts.iter().position(same).and_then(|at| hosts.remove(at)) {
+            hosts.push_front(host);
+        }
+        let (ready, held_back, named) = (VecDeque::new(), VecDeque::new(), Vec::new());
+        Self { hosts, ready, held_back, named, hint, port, left: ADDRESSES_MAX }
+    }
+
+    /// The next place; an outcome for a host that has no address; `None` when all were named, or enough.
+    pub(super) async fn next(&mut self, resolver: &Resolver) -> Option<Result<Peer, Outcome>> {
+        loop {
+            if self.left == 0 {
+                return None;
+            }
+            if let Some(peer) = self.ready.pop_front() {
+                self.left -= 1;
+                return Some(Ok(peer));
+            }
+            let Some(host) = self.hosts.pop_front() else {
+                self.left -= 1;
+                return self.held_back.pop_front().map(Ok);
+            };
+            let (name, addresses) = match host {
+                Candidate::Ip(ip) => (None, Ok(vec![ip])),
+                Candidate::Name(name) => {
+                    let addresses = resolver.addresses(&name).await;
+                    (Some(name), addresses)
+                }
+            };
+            match addresses {
+                Ok(addresses) => self.take_addresses(name.as_ref(), &addresses),
+                Err(error) => {
+                    // Names cost as much as addresses.
+                    self.left -= 1;
+                    return Some(Err(outcome_of_dns(&error, name.as_ref())));
+                }
+            }
+        }
+    }
+
+    fn take_addresses(&mut self, host: Option<&Domain>, addresses: &[IpAddr]) {
+        for &ip in addresses {
+            // Two MX hosts with one address are one place.
+            if self.named.contains(&ip) {
+                continue;
+            }
+            self.named.push(ip);
+            let peer = Peer { host: host.cloned(), address: SocketAddr::new(ip, self.port) };
+            match self.hint {
+                Some(Hint::First(first)) if first == ip => self.ready.push_front(peer),
+                Some(Hint::Last(last)) if last == ip => self.held_back.push_back(peer),
+                _ => self.ready.push_back(peer),
+            }
+        }
+    }
+}
+
+async fn mx_hosts(resolver: &Resolver, domain: &Domain) -> Result<Vec<Candidate>, Outcome> {
+    match resolver.mx(domain).await {
+        Ok(MxAnswer::Hosts(hosts)) => Ok(hosts.into_iter().map(|host| Candidate::Name(host.name)).collect()),
+        Ok(MxAnswer::Implicit(domain)) => Ok(vec![Candidate::Name(domain)]),
+        Ok(MxAnswer::Literal(ip)) => Ok(vec![Candidate::Ip(ip)]),
+        Ok(MxAnswer::Null) => Err(outcome_of_null_mx(domain)),
+        Err(error) => Err(outcome_of_dns(&error, None)),
+    }
+}

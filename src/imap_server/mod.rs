@@ -1,1 +1,5 @@
-//! (being built)
+//! The IMAP server.
+
+mod assemble;
+mod output;
+mod utf7;

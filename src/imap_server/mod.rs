@@ -2,4 +2,7 @@
 
 mod assemble;
 mod output;
+mod fetch;
+mod parse;
 mod utf7;
+mod view;

@@ -21,7 +21,7 @@ impl fmt::Display for MailboxId {
 
 /// The content of a message: the same for all its copies, in whatever mailbox, and never given again. It can be
 /// shown as EMAILID (RFC 8474 §5.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EmailId(pub(super) i64);
 
 impl fmt::Display for EmailId {

@@ -11,12 +11,13 @@ mod tests;
 
 use std::cell::OnceCell;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use imap_types::fetch::{MacroOrMessageDataItemNames, MessageDataItemName as Item, Section};
 use jiff::Timestamp;
 
 use super::output::Output;
 use super::parse::MONTHS;
+use crate::message::header_fields::header_len;
 use crate::message::structure::Part;
 use crate::store::{Flags, MessageRow};
 
@@ -113,18 +114,22 @@ fn needs(item: &Item<'_>) -> Needs {
 }
 
 /// A message's octets, and what is computed from them once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Text {
+    whole: Bytes,
     header: Bytes,
     body: Bytes,
-    whole: OnceCell<Bytes>,
     structure: OnceCell<Part>,
 }
 
 impl Text {
-    /// Header (with the empty line) and body.
-    pub fn new(header: Bytes, body: Bytes) -> Self {
-        Self { header, body, whole: OnceCell::new(), structure: OnceCell::new() }
+    /// A whole message, or its header alone.
+    pub fn new(whole: Bytes) -> Self {
+        let (header, body) = {
+            let end = header_len(&whole);
+            (whole.slice(..end), whole.slice(end..))
+        };
+        Self { whole, header, body, structure: OnceCell::new() }
     }
 
     /// The header with the empty line that ends it.
@@ -137,22 +142,14 @@ impl Text {
         &self.body
     }
 
-    /// Header and body in one piece.
+    /// Header and body.
     pub fn whole(&self) -> &Bytes {
-        self.whole.get_or_init(|| {
-            if self.body.is_empty() {
-                return self.header.clone();
-            }
-            let mut whole = BytesMut::with_capacity(self.header.len() + self.body.len());
-            whole.extend_from_slice(&self.header);
-            whole.extend_from_slice(&self.body);
-            whole.freeze()
-        })
+        &self.whole
     }
 
     /// The MIME structure, ranges of [`Text::whole`].
     pub fn structure(&self) -> &Part {
-        self.structure.get_or_init(|| Part::parse(self.whole()))
+        self.structure.get_or_init(|| Part::parse(&self.whole))
     }
 }
 
@@ -178,9 +175,7 @@ fn write_item(output: &mut Output, row: &MessageRow, item: &Item<'_>, text: &Tex
         Item::BodyStructure => {
             structure::write(output.raw("BODYSTRUCTURE "), text.whole(), text.structure(), true);
         }
-        Item::Rfc822 => {
-            output.raw("RFC822 ").literal_shared(&[text.header().clone(), text.body().clone()]);
-        }
+        Item::Rfc822 => drop(output.raw("RFC822 ").literal_shared(&[text.whole().clone()])),
         Item::Rfc822Header => drop(output.raw("RFC822.HEADER ").literal_shared(&[text.header().clone()])),
         Item::Rfc822Text => drop(output.raw("RFC822.TEXT ").literal_shared(&[text.body().clone()])),
         Item::BodyExt { section, partial, .. } => write_section(output, text, section.as_ref(), *partial),

@@ -15,7 +15,7 @@ use crate::message::structure::{Kind, Part};
 pub fn octets(text: &Text, section: Option<&Section<'_>>) -> Option<Vec<Bytes>> {
     let slice = |range: std::ops::Range<usize>| vec![text.whole().slice(range)];
     Some(match section {
-        None => vec![text.header().clone(), text.body().clone()],
+        None => vec![text.whole().clone()],
         Some(Section::Header(None)) => vec![text.header().clone()],
         Some(Section::Text(None)) => vec![text.body().clone()],
         Some(Section::HeaderFields(None, names)) => vec![some_fields(text.header(), names.as_ref(), true)],

@@ -140,7 +140,8 @@ impl Assembler {
         match &mut self.state {
             State::Literal { announcement, data } => {
                 let missing = announcement.len.saturating_sub(data.len() as u64);
-                Some((data, usize::try_from(missing).unwrap_or(usize::MAX))).filter(|(_, missing)| *missing > 0)
+                Some((data, usize::try_from(missing).unwrap_or(usize::MAX)))
+                    .filter(|(_, missing)| *missing > 0)
             }
             _ => None,
         }
@@ -298,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_refused_literal_is_never_taken_for_a_command() {
-        let input = b"a LOGIN {30+}\r\nx LOGOUT\r\nx LOGOUT\r\nx LOGOUT\r\n {9+}\r\nx LOGOUT\n z\r\nb NOOP\r\n";
+        let input =
+            b"a LOGIN {30+}\r\nx LOGOUT\r\nx LOGOUT\r\nx LOGOUT\r\n {9+}\r\nx LOGOUT\n z\r\nb NOOP\r\n";
         for piece in [1, 5, 1000] {
             assert_eq!(run(input, piece, 10), ["no 30", "refused", "b NOOP\r\n"]);
         }

@@ -63,8 +63,7 @@ pub fn list(pattern: &str, mailboxes: &[MailboxInfo]) -> Vec<Listed> {
     let mut listed = BTreeMap::new();
     for mailbox in mailboxes {
         if matches(pattern, &mailbox.name) {
-            let mut attributes =
-                vec![if mailbox.has_children { "\\HasChildren" } else { "\\HasNoChildren" }];
+            let mut attributes = vec![if mailbox.has_children { "\\HasChildren" } else { "\\HasNoChildren" }];
             attributes.extend(mailbox.special_use.map(crate::store::SpecialUse::as_str));
             listed.insert(mailbox.name.clone(), attributes);
         }

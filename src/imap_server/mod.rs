@@ -1,10 +1,85 @@
-//! The IMAP server.
+//! The IMAP server: mailboxes read, searched, flagged, filed and watched.
+//!
+//! RFC 3501 with ID, LITERAL+, SASL-IR, ENABLE, IDLE, NAMESPACE, CHILDREN, UIDPLUS, UNSELECT, MOVE, CONDSTORE, WITHIN and
+//! STATUS=SIZE; written with RFC 9051 at hand, so that it can follow.
+//!
+//! How it works: bytes become whole commands ([`assemble`]), commands become requests ([`parse`]), the [`session`] does
+//! them and writes to an [`output`] that the [`connection`] sends. What a client knows of its mailbox is its [`view`]:
+//! the store tells what changed since a MODSEQ, the view says what the client must hear and when. [`fetch`], [`search`],
+//! [`list`] and [`view`] are pure.
 
 mod assemble;
+mod connection;
+mod fetch;
 mod list;
 mod output;
-mod fetch;
 mod parse;
 mod search;
+mod session;
 mod utf7;
 mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use crate::config::{Config, Listener};
+use crate::net::{ConnectionLimits, accept};
+use crate::store::Store;
+use crate::tls::ServerTls;
+
+/// What all IMAP connections share; cheap to clone.
+#[derive(Clone)]
+pub struct ImapContext {
+    /// The configuration as it is now.
+    pub config: Arc<ArcSwap<Config>>,
+    /// Mailboxes and passwords.
+    pub store: Store,
+    /// The certificate; `None` makes STARTTLS unavailable.
+    pub tls: Option<ServerTls>,
+    /// Connections at the same time; shared with the other servers.
+    pub connections: ConnectionLimits,
+}
+
+/// Serves a listening socket until `shutdown`; then tells the clients and waits for them to be gone.
+pub async fn serve(
+    listener: Arc<Listener>,
+    socket: TcpListener,
+    ctx: ImapContext,
+    shutdown: CancellationToken,
+) {
+    let tasks = TaskTracker::new();
+    loop {
+        let (tcp, peer) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = accept(&socket) => accepted,
+        };
+        let guard = match ctx.connections.admit(peer.ip()) {
+            Ok(guard) => guard,
+            Err(too_many) => {
+                tracing::warn!(%peer, kind = listener.kind.as_str(), reason = %too_many, "connection refused");
+                connection::turn_away(tcp, &listener, too_many);
+                continue;
+            }
+        };
+        let (listener, ctx, shutdown) = (Arc::clone(&listener), ctx.clone(), shutdown.clone());
+        let session = format!("{:08x}", rand::random::<u32>());
+        let span = tracing::info_span!("imap", session = %session, peer = %peer);
+        let task = async move {
+            connection::run(tcp, listener, ctx, shutdown).await;
+            drop(guard);
+        };
+        tasks.spawn(task.instrument(span));
+    }
+    drop(socket);
+    tasks.close();
+    tasks.wait().await;
+}

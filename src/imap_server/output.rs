@@ -31,11 +31,6 @@ impl Output {
         self.queued + self.open.len()
     }
 
-    /// Whether nothing waits.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Takes the next piece to send.
     pub fn pop(&mut self) -> Option<Bytes> {
         if let Some(piece) = self.ready.pop_front() {
@@ -48,12 +43,6 @@ impl Output {
     /// Text as it is.
     pub fn raw(&mut self, text: &str) -> &mut Self {
         self.open.put_slice(text.as_bytes());
-        self
-    }
-
-    /// Octets as they are.
-    pub fn raw_bytes(&mut self, bytes: &[u8]) -> &mut Self {
-        self.open.put_slice(bytes);
         self
     }
 
@@ -182,7 +171,9 @@ mod tests {
 
     #[test]
     fn names_are_atoms_where_they_can_be() {
-        for (text, expected) in [("INBOX", "INBOX"), ("a b", "\"a b\""), ("", "\"\""), ("nil", "\"nil\""), ("a]", "a]")] {
+        for (text, expected) in
+            [("INBOX", "INBOX"), ("a b", "\"a b\""), ("", "\"\""), ("nil", "\"nil\""), ("a]", "a]")]
+        {
             let mut output = Output::new();
             output.astring(text);
             assert_eq!(output.drain(), expected.as_bytes());
@@ -199,6 +190,6 @@ mod tests {
         expected.extend_from_slice(&large);
         expected.push(b')');
         assert_eq!(output.drain(), expected);
-        assert!(output.is_empty());
+        assert_eq!(output.len(), 0);
     }
 }

@@ -88,7 +88,9 @@ fn is_tag(text: &[u8]) -> bool {
 /// Reads a command.
 pub fn request(raw: &RawCommand) -> Result<Request, BadCommand> {
     let (tag, name) = tag_and_name(&raw.text);
-    let Some(tag) = tag else { return Err(BadCommand { tag: None, problem: "Every command begins with a tag" }) };
+    let Some(tag) = tag else {
+        return Err(BadCommand { tag: None, problem: "Every command begins with a tag" });
+    };
     let bad = |problem| BadCommand { tag: Some(tag.clone()), problem };
     if memchr::memchr(0, &raw.text).is_some() {
         return Err(bad("A command holds no NUL"));
@@ -99,7 +101,7 @@ pub fn request(raw: &RawCommand) -> Result<Request, BadCommand> {
         return Ok(Request { tag, command: Command::Append(append) });
     }
     let read = |text: &[u8]| match CommandCodec::default().decode(text) {
-        Ok((rest, command)) if rest.is_empty() => Some(command.body.into_static()),
+        Ok(([], command)) => Some(command.body.into_static()),
         _ => None,
     };
     let body = if raw.literals.is_empty() { read(&raw.text) } else { read(&raw.flattened()) };

@@ -2,8 +2,8 @@
 
 use base64::Engine as _;
 use base64::alphabet::IMAP_MUTF7;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 const CONFIG: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_encode_padding(false)
@@ -102,7 +102,8 @@ mod tests {
 
     #[test]
     fn what_is_no_modified_utf_7_is_refused() {
-        for bad in [&b"&"[..], b"&AOQ", b"a\xe4", b"&AGE-", b"&AOQ-&AOQ-", b"&A-", b"&2D0-", b"&!!-", b"\x01"] {
+        for bad in [&b"&"[..], b"&AOQ", b"a\xe4", b"&AGE-", b"&AOQ-&AOQ-", b"&A-", b"&2D0-", b"&!!-", b"\x01"]
+        {
             assert_eq!(decode(bad), None, "{bad:?}");
         }
     }

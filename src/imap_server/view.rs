@@ -105,7 +105,10 @@ impl View {
             } else {
                 self.number_range(sequence).unwrap_or_else(|NoSuchNumber| {
                     let (low, high) = bounds(sequence, self.len());
-                    ((low as usize).saturating_sub(1).min(self.rows.len()), (high as usize).min(self.rows.len()))
+                    (
+                        (low as usize).saturating_sub(1).min(self.rows.len()),
+                        (high as usize).min(self.rows.len()),
+                    )
                 })
             };
             if from < to {

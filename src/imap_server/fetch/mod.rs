@@ -93,6 +93,11 @@ impl Items {
         self
     }
 
+    /// Whether the MIME structure is needed.
+    pub fn wants_structure(&self) -> bool {
+        self.needs() == Needs::Content
+    }
+
     /// How much of each message must be read.
     pub fn needs(&self) -> Needs {
         self.list.iter().map(needs).max().unwrap_or(Needs::Row)
@@ -103,12 +108,15 @@ fn needs(item: &Item<'_>) -> Needs {
     match item {
         Item::Flags | Item::InternalDate | Item::Rfc822Size | Item::Uid | Item::ModSeq => Needs::Row,
         Item::Envelope | Item::Rfc822Header => Needs::Header,
-        Item::BodyExt { section: Some(section), .. } => match section {
-            Section::Header(None) | Section::HeaderFields(None, _) | Section::HeaderFieldsNot(None, _) => {
-                Needs::Header
-            }
-            _ => Needs::Content,
-        },
+        Item::BodyExt {
+            section:
+                Some(
+                    Section::Header(None)
+                    | Section::HeaderFields(None, _)
+                    | Section::HeaderFieldsNot(None, _),
+                ),
+            ..
+        } => Needs::Header,
         _ => Needs::Content,
     }
 }

@@ -19,7 +19,9 @@ pub fn octets(text: &Text, section: Option<&Section<'_>>) -> Option<Vec<Bytes>> 
         Some(Section::Header(None)) => vec![text.header().clone()],
         Some(Section::Text(None)) => vec![text.body().clone()],
         Some(Section::HeaderFields(None, names)) => vec![some_fields(text.header(), names.as_ref(), true)],
-        Some(Section::HeaderFieldsNot(None, names)) => vec![some_fields(text.header(), names.as_ref(), false)],
+        Some(Section::HeaderFieldsNot(None, names)) => {
+            vec![some_fields(text.header(), names.as_ref(), false)]
+        }
         Some(Section::Part(number)) => slice(find(text, number)?.body.clone()),
         Some(Section::Mime(number)) => slice(find(text, number)?.header.clone()),
         Some(Section::Header(Some(number))) => slice(message_inside(text, number)?.header.clone()),

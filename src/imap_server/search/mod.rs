@@ -112,9 +112,8 @@ impl Query {
             Self::Sent(..) | Self::Header(..) => {
                 (candidate.have >= Needs::Header).then(|| self.in_header(candidate.text))
             }
-            Self::Body(needle) => {
-                (candidate.have >= Needs::Content).then(|| candidate.text.is_some_and(|t| words::body_has(t, needle)))
-            }
+            Self::Body(needle) => (candidate.have >= Needs::Content)
+                .then(|| candidate.text.is_some_and(|t| words::body_has(t, needle))),
             Self::Text(needle) => {
                 let header = |text: &Text| words::header_text_has(text.header(), needle);
                 let found = |text: &Text| header(text) || words::body_has(text, needle);

@@ -71,7 +71,9 @@ fn part_has(message: &[u8], part: &Part, needle: &str) -> bool {
         Kind::Message(inner) => {
             header_text_has(&message[inner.header.clone()], needle) || part_has(message, inner, needle)
         }
-        Kind::Leaf if part.content_type.is("text") => fold_text(&decoded_body(message, part)).contains(needle),
+        Kind::Leaf if part.content_type.is("text") => {
+            fold_text(&decoded_body(message, part)).contains(needle)
+        }
         Kind::Leaf => false,
     }
 }

@@ -49,7 +49,10 @@ fn found(criteria: &str) -> Vec<u32> {
     let fits = |(number, row): &(u32, &MessageRow)| {
         let text = Some(&texts[*number as usize - 1]);
         let ask = |have| query.decide(&Candidate { number: *number, row, text, have });
-        ask(Needs::Row).or_else(|| ask(Needs::Header)).or_else(|| ask(Needs::Content)).expect("content decides")
+        ask(Needs::Row)
+            .or_else(|| ask(Needs::Header))
+            .or_else(|| ask(Needs::Content))
+            .expect("content decides")
     };
     view.rows().filter(fits).map(|(number, _)| number).collect()
 }

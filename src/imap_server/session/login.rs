@@ -1,0 +1,198 @@
+//! Who the client is and what the server can do: CAPABILITY, ID, ENABLE, STARTTLS, LOGIN, AUTHENTICATE.
+//!
+//! RFC 9051 §6.2, RFC 2971 (ID), RFC 5161 (ENABLE), RFC 4959 (SASL-IR), RFC 4616 (PLAIN).
+
+use imap_types::auth::AuthMechanism;
+use imap_types::core::{AString, IString, NString};
+use imap_types::extensions::enable::CapabilityEnable;
+
+use super::{Answer, Next, Session, State};
+use crate::address::Mailbox;
+use crate::config::{Config, Lookup};
+use crate::imap_server::output::Output;
+use crate::imap_server::wire::{Wire, WireError};
+use crate::names::AccountName;
+use crate::sasl::{Credentials, Mechanism};
+
+/// What holds in every state.
+const BASE: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN UIDPLUS UNSELECT MOVE CONDSTORE \
+                    WITHIN STATUS=SIZE";
+
+impl Session {
+    /// The list of what the server can do, as far as it can be used now.
+    pub(super) fn capabilities(&self, tls: bool) -> String {
+        let mut all = BASE.to_owned();
+        if !matches!(self.state, State::NotAuthenticated) {
+            return all;
+        }
+        if !tls && self.ctx.tls.is_some() {
+            all.push_str(" STARTTLS");
+        }
+        if self.may_send_password(tls) {
+            for mechanism in Mechanism::OFFERED {
+                all.push_str(" AUTH=");
+                all.push_str(mechanism.as_str());
+            }
+        } else {
+            // RFC 9051 §6.2.3
+            all.push_str(" LOGINDISABLED");
+        }
+        all
+    }
+
+    fn may_send_password(&self, tls: bool) -> bool {
+        tls || self.listener.allow_plaintext_auth
+    }
+
+    pub(super) fn id(
+        &self,
+        parameters: Option<&[(IString<'static>, NString<'static>)]>,
+        output: &mut Output,
+    ) -> Answer {
+        let client = parameters.unwrap_or_default().iter().find_map(|(name, value)| {
+            let is_name = name.as_ref().eq_ignore_ascii_case(b"name");
+            is_name
+                .then(|| value.0.as_ref().map(|text| String::from_utf8_lossy(text.as_ref()).into_owned()))?
+        });
+        tracing::debug!(client, "identified itself");
+        // The version is nobody's business who has not logged in.
+        if self.is_authenticated() {
+            output.untagged(concat!(
+                "ID (\"name\" \"Waypost\" \"version\" \"",
+                env!("CARGO_PKG_VERSION"),
+                "\")"
+            ));
+        } else {
+            output.untagged("ID (\"name\" \"Waypost\")");
+        }
+        Answer::ok("ID completed")
+    }
+
+    pub(super) fn enable(&mut self, capabilities: &[CapabilityEnable<'_>], output: &mut Output) -> Answer {
+        // RFC 5161 §3.1: what is unknown or cannot be enabled is passed over.
+        let condstore =
+            capabilities.iter().any(|capability| matches!(capability, CapabilityEnable::CondStore));
+        self.condstore |= condstore;
+        output.untagged(if condstore { "ENABLED CONDSTORE" } else { "ENABLED" });
+        Answer::ok("ENABLE completed")
+    }
+
+    pub(super) fn may_start_tls(&self, tls: bool) -> Result<(), Answer> {
+        if tls {
+            Err(Answer::bad("TLS is already there"))
+        } else if !matches!(self.state, State::NotAuthenticated) {
+            Err(Answer::bad("STARTTLS comes before the login"))
+        } else if self.ctx.tls.is_none() {
+            Err(Answer::bad("STARTTLS is not available"))
+        } else {
+            Ok(())
+        }
+    }
+
+    pub(super) fn may_authenticate(
+        &self,
+        mechanism: &AuthMechanism<'_>,
+        tls: bool,
+    ) -> Result<Mechanism, Answer> {
+        self.may_log_in(tls)?;
+        mechanism.as_ref().parse().map_err(|_| Answer::no("CANNOT", "That mechanism is not offered"))
+    }
+
+    fn may_log_in(&self, tls: bool) -> Result<(), Answer> {
+        if !matches!(self.state, State::NotAuthenticated) {
+            return Err(Answer::bad("You are logged in already"));
+        }
+        if !self.may_send_password(tls) {
+            return Err(Answer::no(
+                "PRIVACYREQUIRED",
+                "Begin TLS first: passwords do not travel in clear text",
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) async fn login(
+        &mut self,
+        tag: &str,
+        user: AString<'static>,
+        password: &AString<'static>,
+        wire: &mut Wire,
+    ) -> Result<Next, WireError> {
+        if let Err(refusal) = self.may_log_in(wire.is_tls()) {
+            refusal.write(tag, &mut wire.output);
+            return Ok(Next::Go { wrong: true });
+        }
+        let text = |string: &AString<'_>| String::from_utf8(string.as_ref().to_vec()).ok();
+        let (Some(user), Some(password)) = (text(&user), text(password)) else {
+            Answer::bad("User and password are UTF-8").write(tag, &mut wire.output);
+            return Ok(Next::Go { wrong: true });
+        };
+        let known = self.log_in(tag, Credentials { user, act_as: None, password }, wire).await?;
+        Ok(Next::Go { wrong: !known })
+    }
+
+    /// Checks who the client says it is, writes the answer; whether it is true.
+    pub async fn log_in(
+        &mut self,
+        tag: &str,
+        credentials: Credentials,
+        wire: &mut Wire,
+    ) -> Result<bool, WireError> {
+        let config = self.ctx.config.load_full();
+        let account = account_of(&config, &credentials.user);
+        let answer = match self.check(&config, account, &credentials).await {
+            Ok(account) => {
+                tracing::info!(%account, tls = wire.tls_summary(), "logged in");
+                self.state = State::Authenticated(account);
+                Answer::ok("You are logged in")
+                    .with(format!("CAPABILITY {}", self.capabilities(wire.is_tls())))
+            }
+            Err(answer) => {
+                tracing::info!(user = %credentials.user, "login failed");
+                if let Some(delay) = config.limits.auth_failure_delay {
+                    tokio::time::sleep(delay).await;
+                }
+                answer
+            }
+        };
+        answer.write(tag, &mut wire.output);
+        Ok(self.is_authenticated())
+    }
+
+    async fn check(
+        &self,
+        config: &Config,
+        account: Option<AccountName>,
+        credentials: &Credentials,
+    ) -> Result<AccountName, Answer> {
+        let wrong = || Answer::no("AUTHENTICATIONFAILED", "User or password is wrong");
+        let failed = |error| super::store_answer(&error);
+        let store = &self.ctx.store;
+        // Nobody learns from the time it takes whether there is such an account.
+        let asked = account.clone().or_else(|| AccountName::new("0").ok()).ok_or_else(wrong)?;
+        let right = store.check_password(&asked, &credentials.password).await.map_err(failed)?;
+        let account =
+            account.filter(|account| right && config.accounts.contains_key(account)).ok_or_else(wrong)?;
+        if credentials
+            .act_as
+            .as_deref()
+            .is_some_and(|other| account_of(config, other).as_ref() != Some(&account))
+        {
+            return Err(Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else"));
+        }
+        store.ensure_account(&account).await.map_err(failed)?;
+        Ok(account)
+    }
+}
+
+/// The account that a user name means: its name, or an address of it.
+fn account_of(config: &Config, user: &str) -> Option<AccountName> {
+    let lower = user.to_lowercase();
+    if let Some((account, _)) = config.accounts.get_key_value(&AccountName::new(&lower).ok()?) {
+        return Some(account.clone());
+    }
+    match config.lookup(&Mailbox::parse(user).ok()?) {
+        Lookup::Account(account) => Some(account.clone()),
+        _ => None,
+    }
+}

@@ -4,8 +4,9 @@
 //! after the row that named it is gone. What a crash leaves between the two is a file without a row: the next start
 //! removes it.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::StoreError;
@@ -24,7 +25,7 @@ pub(super) struct NewBody {
 impl Bodies {
     /// Makes the folder.
     pub(super) fn open(dir: PathBuf) -> Result<Self, StoreError> {
-        fs::create_dir_all(&dir).map_err(|error| StoreError::io(&dir, error))?;
+        make_dir(&dir).map_err(|error| StoreError::io(&dir, error))?;
         Ok(Self { dir })
     }
 
@@ -39,14 +40,12 @@ impl Bodies {
         let path = self.path(&name);
         let new = NewBody { name: Some(name), path };
         let folder = new.path.parent().unwrap_or(&self.dir);
-        let fresh = !folder.exists();
         let written = (|| {
-            fs::create_dir_all(folder)?;
-            let mut file = File::create_new(&new.path)?;
+            make_dir(folder)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new.path)?;
             file.write_all(body)?;
             file.sync_all()?;
-            sync_dir(folder)?;
-            if fresh { sync_dir(&self.dir) } else { Ok(()) }
+            sync_dir(folder)
         })();
         written.map_err(|error| StoreError::io(&new.path, error))?;
         Ok(new)
@@ -114,6 +113,15 @@ impl Drop for NewBody {
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>();
     read().map_err(|error| StoreError::io(dir, error))
+}
+
+/// Makes a folder that only we can look into, and syncs the one it stands in.
+pub(super) fn make_dir(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).map_or(Ok(()), sync_dir)
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

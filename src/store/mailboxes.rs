@@ -88,11 +88,19 @@ pub(super) fn accounts(connection: &Connection) -> Result<Vec<(AccountName, bool
     Ok(accounts)
 }
 
-const SELECT_INFO: &str = "
-    SELECT m.id, m.name, m.uidvalidity, m.special_use,
-           EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name),
-           EXISTS (SELECT 1 FROM mailbox c WHERE c.account = m.account AND c.name > m.name || '/' AND c.name < m.name || '0')
-    FROM mailbox m WHERE m.account = ?1";
+/// A query for what [`info`] reads.
+macro_rules! select_info {
+    ($rest:literal) => {
+        concat!(
+            "SELECT m.id, m.name, m.uidvalidity, m.special_use,
+                    EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name),
+                    EXISTS (SELECT 1 FROM mailbox c
+                            WHERE c.account = m.account AND c.name > m.name || '/' AND c.name < m.name || '0')
+             FROM mailbox m WHERE m.account = ?1 ",
+            $rest
+        )
+    };
+}
 
 fn info(row: &Row<'_>) -> rusqlite::Result<MailboxInfo> {
     Ok(MailboxInfo {
@@ -108,14 +116,14 @@ fn info(row: &Row<'_>) -> rusqlite::Result<MailboxInfo> {
 /// All mailboxes of an account, sorted by name.
 pub(super) fn list(connection: &Connection, account: &AccountName) -> Result<Vec<MailboxInfo>> {
     let Some(id) = find_account(connection, account)? else { return Ok(Vec::new()) };
-    let mut statement = connection.prepare_cached(&format!("{SELECT_INFO} ORDER BY m.name"))?;
+    let mut statement = connection.prepare_cached(select_info!("ORDER BY m.name"))?;
     Ok(statement.query_map([id], info)?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// One mailbox of an account.
 pub(super) fn find(connection: &Connection, account: &AccountName, name: &Name) -> Result<MailboxInfo> {
     let id = known_account(connection, account)?;
-    let mut statement = connection.prepare_cached(&format!("{SELECT_INFO} AND m.name = ?2"))?;
+    let mut statement = connection.prepare_cached(select_info!("AND m.name = ?2"))?;
     let found = statement.query_row(params![id, name.as_str()], info).optional()?;
     found.ok_or(StoreError::NotFound("mailbox"))
 }
@@ -147,26 +155,25 @@ fn insert(tx: &Tx<'_>, account: i64, name: &Name, special_use: Option<SpecialUse
     Ok(MailboxId(tx.connection.last_insert_rowid()))
 }
 
-/// RFC 9051 §6.3.4: names above that do not exist are made too.
-fn insert_with_parents(
-    tx: &Tx<'_>,
-    account: i64,
-    name: &Name,
-    special_use: Option<SpecialUse>,
-) -> Result<MailboxId> {
+/// RFC 9051 §6.3.4: names above a new one that do not exist are made too.
+fn insert_parents(tx: &Tx<'_>, account: i64, name: &Name) -> Result<()> {
     for parent in name.parents() {
         if find_id(tx.connection, account, &parent)?.is_none() {
             insert(tx, account, &parent, None)?;
         }
     }
-    let id = insert(tx, account, name, special_use)?;
+    Ok(())
+}
+
+/// Fails when an account has come to have too many mailboxes.
+fn check_count(tx: &Tx<'_>, account: i64) -> Result<()> {
     let mut statement = tx.connection.prepare_cached("SELECT count(*) FROM mailbox WHERE account = ?1")?;
     if statement.query_row([account], |row| row.get::<_, u32>(0))? > MAILBOXES_PER_ACCOUNT_MAX {
         return Err(StoreError::invalid(format!(
             "an account has at most {MAILBOXES_PER_ACCOUNT_MAX} mailboxes"
         )));
     }
-    Ok(id)
+    Ok(())
 }
 
 /// Makes a mailbox.
@@ -180,7 +187,9 @@ pub(super) fn create(
     if find_id(tx.connection, id, name)?.is_some() {
         return Err(StoreError::AlreadyExists);
     }
-    insert_with_parents(tx, id, name, special_use)?;
+    insert_parents(tx, id, name)?;
+    insert(tx, id, name, special_use)?;
+    check_count(tx, id)?;
     tx.effects.accounts.push(account.clone());
     find(tx.connection, account, name)
 }
@@ -218,11 +227,13 @@ pub(super) fn rename(tx: &mut Tx<'_>, account: &AccountName, from: &Name, to: &N
     if find_id(tx.connection, account_id, to)?.is_some() {
         return Err(StoreError::AlreadyExists);
     }
+    insert_parents(tx, account_id, to)?;
     if from.is_inbox() {
         rename_inbox(tx, account_id, to)?;
     } else {
         rename_tree(tx, account_id, from, to)?;
     }
+    check_count(tx, account_id)?;
     tx.effects.accounts.push(account.clone());
     Ok(())
 }
@@ -230,7 +241,7 @@ pub(super) fn rename(tx: &mut Tx<'_>, account: &AccountName, from: &Name, to: &N
 fn rename_inbox(tx: &mut Tx<'_>, account: i64, to: &Name) -> Result<()> {
     let inbox =
         find_id(tx.connection, account, &Name::new(INBOX)?)?.ok_or(StoreError::NotFound("mailbox"))?;
-    let target = insert_with_parents(tx, account, to, None)?;
+    let target = insert(tx, account, to, None)?;
     let all = messages::uids(tx.connection, inbox)?;
     messages::move_to(tx, inbox, &all, target)?;
     Ok(())
@@ -252,11 +263,6 @@ fn rename_tree(tx: &mut Tx<'_>, account: i64, from: &Name, to: &Name) -> Result<
         .collect::<rusqlite::Result<Vec<_>>>()?;
     if moved.is_empty() {
         return Err(StoreError::NotFound("mailbox"));
-    }
-    for parent in to.parents() {
-        if find_id(tx.connection, account, &parent)?.is_none() {
-            insert(tx, account, &parent, None)?;
-        }
     }
     for (id, old) in moved {
         let new =

@@ -197,9 +197,17 @@ pub(super) fn keywords(connection: &Connection, mailbox: MailboxId) -> Result<Ve
     Ok(found)
 }
 
-const COLUMNS: &str = "uid, modseq, flags, keywords, internal_date, saved, size, content";
+/// A query for what [`RowReader`] reads.
+macro_rules! select_messages {
+    ($rest:literal) => {
+        concat!(
+            "SELECT uid, modseq, flags, keywords, internal_date, saved, size, content FROM message ",
+            $rest
+        )
+    };
+}
 
-/// Reads rows of [`COLUMNS`]; equal keywords of many rows share one text.
+/// Reads rows of [`select_messages`]; equal keywords of many rows share one text.
 #[derive(Default)]
 struct RowReader {
     keywords: HashMap<Arc<str>, Flags>,
@@ -236,8 +244,7 @@ fn entry(
     mailbox: MailboxId,
     uid: u32,
 ) -> Result<Option<MessageRow>> {
-    let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 AND uid = ?2"))?;
+    let mut statement = connection.prepare_cached(select_messages!("WHERE mailbox = ?1 AND uid = ?2"))?;
     let mut rows = statement.query(params![mailbox.0, uid])?;
     rows.next()?.map(|row| reader.read(row)).transpose()
 }
@@ -253,8 +260,7 @@ fn in_order(uids: &[u32]) -> Vec<u32> {
 /// All messages, in UID order.
 pub(super) fn view(connection: &Connection, mailbox: MailboxId) -> Result<View> {
     let status = status(connection, mailbox)?;
-    let mut statement = connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM message WHERE mailbox = ?1 ORDER BY uid"))?;
+    let mut statement = connection.prepare_cached(select_messages!("WHERE mailbox = ?1 ORDER BY uid"))?;
     let mut messages = Vec::with_capacity(status.messages as usize);
     let mut reader = RowReader::default();
     let mut rows = statement.query([mailbox.0])?;
@@ -282,9 +288,8 @@ pub(super) fn changes_since(connection: &Connection, mailbox: MailboxId, modseq:
     let since = i64::try_from(modseq).unwrap_or(i64::MAX);
     let mut changed = Vec::new();
     let mut reader = RowReader::default();
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM message INDEXED BY message_modseq WHERE mailbox = ?1 AND modseq > ?2"
-    ))?;
+    let mut statement = connection
+        .prepare_cached(select_messages!("INDEXED BY message_modseq WHERE mailbox = ?1 AND modseq > ?2"))?;
     let mut rows = statement.query(params![mailbox.0, since])?;
     while let Some(row) = rows.next()? {
         changed.push(reader.read(row)?);

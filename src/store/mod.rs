@@ -91,7 +91,8 @@ impl Default for StoreOptions {
     }
 }
 
-/// The store. Clones share it; the last one that goes ends it, after what waits is written.
+/// The store. Clones share it; the last one that goes ends it, after what waits is written. Times are kept to the
+/// microsecond.
 #[derive(Clone)]
 pub struct Store(Arc<Inner>);
 
@@ -113,7 +114,7 @@ impl Store {
 
     /// Opens the store in a folder, or makes it. Blocks.
     pub fn open_with(dir: &Path, options: StoreOptions) -> Result<Self> {
-        std::fs::create_dir_all(dir).map_err(|error| StoreError::io(dir, error))?;
+        bodies::make_dir(dir).map_err(|error| StoreError::io(dir, error))?;
         let path = dir.join(DATABASE_FILE);
         let connection = schema::open_writer(&path)?;
         let bodies = Arc::new(Bodies::open(dir.join(BODIES_DIR))?);

@@ -1,28 +1,39 @@
 use std::sync::mpsc;
 
 use super::*;
+use crate::store::messages::append;
+
+/// Appends messages inside a job.
+fn messages_of(tx: &mut Tx<'_>, mailbox: MailboxId, count: usize) -> Result<Vec<u32>> {
+    let bodies = Bodies::open(std::env::temp_dir())?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let content = Prepared::new(Bytes::from_static(b"A: 1\r\n\r\n").into(), 100, &bodies)?;
+        entries.push(Entry { content, flags: Flags::new(), internal_date: at(0) });
+    }
+    Ok(append(tx, mailbox, entries)?.uids)
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn jobs_that_wait_together_are_committed_together_and_a_failing_one_alone_is_undone() {
-    let World { store, inbox, dir: _dir } = World::new().await;
+    let World { store, inbox, dir } = World::new().await;
     // While the writer is held, jobs pile up behind it.
     let (release, held) = mpsc::channel::<()>();
     let holder = {
         let store = store.clone();
         tokio::spawn(async move { store.write(move |_| Ok(held.recv().is_ok())).await })
     };
+    let database = dir.path().join(DATABASE_FILE);
     let mut jobs = tokio::task::JoinSet::new();
     for number in 0..20u32 {
-        let store = store.clone();
+        let (store, database) = (store.clone(), database.clone());
         jobs.spawn(async move {
             let job = store.write(move |tx| {
-                let content = Prepared::new(
-                    Bytes::from_static(b"A: 1\r\n\r\n").into(),
-                    100,
-                    &Bodies::open(std::env::temp_dir())?,
-                )?;
-                let entry = Entry { content, flags: Flags::new(), internal_date: at(0) };
-                let uid = super::super::messages::append(tx, inbox, vec![entry])?.uids[0];
+                let outside = schema::open_reader(&database)?;
+                let committed: u32 =
+                    outside.query_row("SELECT count(*) FROM message", [], |row| row.get(0))?;
+                assert_eq!(committed, 0, "all are committed at once, after the last has run");
+                let uid = messages_of(tx, inbox, 1)?[0];
                 match number {
                     7 => Err(StoreError::invalid("on purpose")),
                     8 => panic!("on purpose"),
@@ -46,6 +57,24 @@ async fn jobs_that_wait_together_are_committed_together_and_a_failing_one_alone_
     uids.sort_unstable();
     assert_eq!(uids, (1..=18).collect::<Vec<_>>(), "those that failed used up no UID");
     assert_eq!(store.status(inbox).await.unwrap().messages, 18);
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_is_told_and_nothing_of_it_stays() {
+    let world = World::new().await;
+    let watched = world.store.watch(world.inbox);
+    let inbox = world.inbox;
+    let broken = world.store.write(move |tx| {
+        messages_of(tx, inbox, 1)?;
+        // Found only by the commit.
+        tx.connection.execute_batch(
+            "PRAGMA defer_foreign_keys = ON; INSERT INTO subscription (account, name) VALUES (999, 'x')",
+        )?;
+        Ok(())
+    });
+    assert!(matches!(broken.await, Err(StoreError::Database(_))));
+    assert_eq!((world.store.status(inbox).await.unwrap().messages, *watched.borrow()), (0, 0));
+    assert_eq!(world.append(inbox, "A: 1\r\n\r\n").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -174,4 +203,15 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let error = Store::open(world.dir.path()).unwrap_err();
     assert!(matches!(error, StoreError::Newer { found: 999, .. }));
     assert!(error.to_string().contains("999"), "{error}");
+}
+
+#[test]
+fn nobody_else_can_look_into_the_store() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("a/store");
+    let _store = Store::open(&place).unwrap();
+    for folder in [&place, &place.join(BODIES_DIR)] {
+        assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
+    }
 }

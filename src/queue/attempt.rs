@@ -47,18 +47,34 @@ fn start_waiting(inner: &Arc<Inner>) {
 /// Starts a group whose slot is taken.
 pub(super) fn start(inner: &Arc<Inner>, lane: Lane, group: Group) {
     let slot = Slot { inner: inner.clone(), lane };
-    inner.tasks.spawn(async move { run(&slot.inner, group).await });
+    inner.tasks.spawn(async move {
+        let group = if group.message.is_some() { Some(group) } else { read_back(&slot, &group).await };
+        if let Some(group) = group {
+            run(&slot.inner, group).await;
+        }
+    });
+}
+
+/// Memory was short when the group got in line: it is read back and asked about anew, for the scripts may have changed.
+/// What still goes the way of the slot is returned; the rest goes its own.
+async fn read_back(slot: &Slot, group: &Group) -> Option<Group> {
+    let inner = &slot.inner;
+    let keys: Vec<Key> = group.keys().collect();
+    let loaded = pump::load(inner, &keys).await?;
+    let config = inner.parts.config.load_full();
+    let mut for_slot = None;
+    for (lane, group) in dispatch::choose(inner, &config, loaded).await {
+        if for_slot.is_none() && lane.destination == slot.lane.destination {
+            for_slot = Some(group);
+        } else {
+            dispatch::place(inner, &config, lane, group);
+        }
+    }
+    for_slot
 }
 
 async fn run(inner: &Arc<Inner>, mut group: Group) {
-    let Some(message) = group.message.take() else {
-        // Memory was short when it got in line. It is read back and asked about anew: the scripts may have changed.
-        let keys: Vec<Key> = group.keys().collect();
-        if let Some(loaded) = pump::load(inner, &keys).await {
-            inner.tasks.spawn(dispatch::dispatch(inner.clone(), loaded));
-        }
-        return;
-    };
+    let Some(message) = group.message.take() else { return };
     let guard = PutBack { inner, keys: group.keys().collect() };
     let began = crate::clock::now();
     if group.fresh || write_down(inner, &group, began).await {
@@ -184,47 +200,54 @@ async fn settle_all(
         }
         settlements.append(&mut done);
     }
-    finish(inner, group, message, settlements, now);
+    finish(inner, group, message, settlements, now).await;
 }
 
-/// Index, spool and history learn what follows.
-fn finish(
+/// History, spool and index learn what follows.
+async fn finish(
     inner: &Arc<Inner>,
     group: &Group,
     message: &Arc<NewMessage>,
     settlements: Vec<Settlement>,
     now: Timestamp,
 ) {
-    let mut wake = false;
+    let (mut done, mut again) = (Vec::new(), Vec::new());
+    for ((subject, _), settlement) in settlements
+        .iter()
+        .filter_map(|s| Some((group.subjects.iter().find(|(of, _)| of.recipient == s.recipient)?, s)))
     {
-        let mut due = inner.due.lock();
-        for settlement in &settlements {
-            let key = (group.id, settlement.recipient);
-            let attempts = settlement.attempt.as_ref().map_or(0, |a| a.number);
-            match &settlement.next {
-                Next::Done => {
-                    due.remove(key);
-                }
-                Next::Retry(at) | Next::Deferred { until: at, .. } => {
-                    due.put_back(key, *at, attempts);
-                    wake = true;
-                }
+        let key = (group.id, settlement.recipient);
+        match &settlement.next {
+            Next::Done => {
+                inner.finished.record(finished::finished(
+                    group.id,
+                    message,
+                    settlement,
+                    &subject.history,
+                    now,
+                ));
+                done.push(key);
+            }
+            Next::Retry(at) | Next::Deferred { until: at, .. } => {
+                again.push((key, *at, subject.attempts + 1));
             }
         }
     }
-    for settlement in settlements.iter().filter(|s| matches!(s.next, Next::Done)) {
-        let history =
-            group.subjects.iter().find(|(s, _)| s.recipient == settlement.recipient).map(|(s, _)| &s.history);
-        inner.finished.record(finished::finished(
-            group.id,
-            message,
-            settlement,
-            history.map_or(&[], Vec::as_slice),
-            now,
-        ));
+    if again.is_empty() {
+        inner.parts.spool.settle_later(group.id, settlements);
+    } else if let Err(error) = inner.parts.spool.settle(group.id, settlements).await {
+        tracing::error!(id = shown(group.id), %error, "cannot write down what came of an attempt");
     }
-    inner.parts.spool.settle_later(group.id, settlements);
-    if wake {
+    // After the spool: whoever takes a recipient out of the queue next must read there what came of this attempt.
+    let mut due = inner.due.lock();
+    for key in done {
+        due.remove(key);
+    }
+    for (key, at, attempts) in &again {
+        due.put_back(*key, *at, *attempts);
+    }
+    drop(due);
+    if !again.is_empty() {
         inner.wake.notify_one();
     }
 }

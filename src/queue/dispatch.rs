@@ -113,23 +113,28 @@ impl Drop for MemoryShare {
 /// Chooses the way of each recipient, and sends the groups on their way or into line.
 pub(super) async fn dispatch(inner: Arc<Inner>, loaded: Loaded) {
     let config = inner.parts.config.load_full();
-    for (lane, mut group) in choose(&inner, &config, loaded).await {
-        let ready = {
-            let mut slots = inner.slots.lock();
-            if !slots.is_free(&lane) {
-                group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
-            }
-            slots.enter(&lane, group)
-        };
-        if let Some(group) = ready {
-            attempt::start(&inner, lane, group);
+    for (lane, group) in choose(&inner, &config, loaded).await {
+        place(&inner, &config, lane, group);
+    }
+}
+
+/// Starts a group if there is a slot for it, else puts it in line.
+pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: Group) {
+    let ready = {
+        let mut slots = inner.slots.lock();
+        if !slots.is_free(&lane) {
+            group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
         }
+        slots.enter(&lane, group)
+    };
+    if let Some(group) = ready {
+        attempt::start(inner, lane, group);
     }
 }
 
 /// Asks for each recipient which way it goes; recipients that go the same way to the same place come out together.
 /// Those for which nobody can say are deferred here.
-async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
+pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
     let now = crate::clock::now();
     let mut groups: Vec<(Lane, Group)> = Vec::with_capacity(1);
     let Loaded { id, message, subjects, fresh } = loaded;
@@ -164,7 +169,9 @@ async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Gr
                     )),
                 }
             }
-            Err(problem) => defer(inner, config, (id, subject.recipient), subject.attempts, &problem, now),
+            Err(problem) => {
+                defer(inner, config, (id, subject.recipient), subject.attempts, &problem, now).await;
+            }
         }
     }
     groups
@@ -255,11 +262,14 @@ fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane 
 }
 
 /// No way could be chosen: tell the operator, and ask again in a short while. No attempt is used up.
-fn defer(inner: &Inner, config: &Config, key: Key, attempts: u32, problem: &str, now: Timestamp) {
+async fn defer(inner: &Inner, config: &Config, key: Key, attempts: u32, problem: &str, now: Timestamp) {
     let until = add(now, config.queue.script_error_retry);
     tracing::error!(id = shown(key.0), recipient = key.1, problem, %until, "no route: deferred without an attempt");
     let next = Next::Deferred { until, error: problem.to_owned() };
-    inner.parts.spool.settle_later(key.0, vec![Settlement { recipient: key.1, attempt: None, next }]);
+    let settlement = Settlement { recipient: key.1, attempt: None, next };
+    if let Err(error) = inner.parts.spool.settle(key.0, vec![settlement]).await {
+        tracing::error!(id = shown(key.0), %error, "cannot write down that a message was deferred");
+    }
     inner.due.lock().put_back(key, until, attempts);
     inner.wake.notify_one();
 }

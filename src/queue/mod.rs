@@ -19,6 +19,8 @@ mod pump;
 pub mod schedule;
 pub mod settle;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -50,9 +50,10 @@ fn chance(id: QueueId, attempts: u32) -> f64 {
     (x >> 11) as f64 / (1u64 << 52) as f64 - 1.0
 }
 
-/// `at + wait`, at most the end of time.
+/// `at + wait` in whole microseconds, as the spool keeps it; at most the end of time.
 pub(super) fn add(at: Timestamp, wait: Duration) -> Timestamp {
-    at.checked_add(wait).unwrap_or(Timestamp::MAX)
+    let sum = at.checked_add(wait).unwrap_or(Timestamp::MAX);
+    Timestamp::from_microsecond(sum.as_microsecond()).unwrap_or(sum)
 }
 
 #[cfg(test)]

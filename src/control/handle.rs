@@ -1,0 +1,127 @@
+//! Does what is asked.
+
+use tokio::sync::oneshot;
+
+use super::explain::explain;
+use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret, Status};
+use super::{ControlContext, ReloadRequest};
+use crate::config::{Config, nearest};
+use crate::names::{AccountName, QueueId};
+use crate::queue::{Filter, QueueError};
+use crate::store::{Store, StoreError};
+
+/// Messages on one page of a listing.
+const PAGE_MESSAGES_MAX: usize = 1_000;
+/// Shortest and longest password taken, bytes.
+const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1_000;
+
+pub(super) async fn handle(context: &ControlContext, request: Request) -> Result<Answer, Fault> {
+    match request {
+        Request::Status => Ok(Answer::Status(status(context))),
+        Request::QueueList { filter, after, limit } => {
+            let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
+            context.queue.list(&filter, after, limit).await.map(Answer::Queue).map_err(queue_fault)
+        }
+        Request::QueueShow { id } => show(context, id).await,
+        Request::QueueKick { filter } => kick(context, &filter).await,
+        Request::RouteExplain(question) => {
+            let config = context.config.load_full();
+            let scripts = context.router.current();
+            let now = crate::clock::now();
+            let explained = explain(&config, &scripts, &context.resolver, &question, now).await?;
+            Ok(Answer::Explained(Box::new(explained)))
+        }
+        Request::AccountList => {
+            accounts(&context.config.load_full(), &context.store).await.map(Answer::Accounts)
+        }
+        Request::AccountPassword { account, password } => {
+            set_password(&context.config.load_full(), &context.store, &account, &password).await?;
+            tracing::info!(%account, "password set");
+            Ok(Answer::PasswordSet)
+        }
+        Request::Reload => reload(context).await,
+    }
+}
+
+fn status(context: &ControlContext) -> Status {
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        hostname: context.config.load().hostname.to_string(),
+        pid: std::process::id(),
+        started: context.started,
+        scripts: context.router.current().hash().to_string(),
+        queue: context.queue.stats(),
+    }
+}
+
+async fn show(context: &ControlContext, id: QueueId) -> Result<Answer, Fault> {
+    let waiting = context.queue.show(id).await.map_err(queue_fault)?;
+    let finished = context.queue.finished(id).await.map_err(queue_fault)?;
+    if waiting.is_none() && finished.is_empty() {
+        let message = format!("there is no message {id}, neither in the queue nor in the history");
+        return Err(Fault::new(FaultKind::NotFound, message));
+    }
+    Ok(Answer::Message { waiting, finished })
+}
+
+async fn kick(context: &ControlContext, filter: &Filter) -> Result<Answer, Fault> {
+    let recipients = context.queue.kick(filter).await.map_err(queue_fault)?;
+    tracing::info!(recipients, "queue kicked");
+    Ok(Answer::Kicked { recipients })
+}
+
+async fn reload(context: &ControlContext) -> Result<Answer, Fault> {
+    let gone = || Fault::new(FaultKind::Failed, "the server is stopping");
+    let (answer, reloaded) = oneshot::channel();
+    context.reload.send(ReloadRequest { answer }).await.map_err(|_| gone())?;
+    let reloaded = reloaded.await.map_err(|_| gone())?;
+    reloaded.map(Answer::Reloaded).map_err(|problems| Fault::new(FaultKind::Refused, problems))
+}
+
+/// All accounts of the configuration. Commands without a server use it as well.
+pub async fn accounts(config: &Config, store: &Store) -> Result<Vec<AccountInfo>, Fault> {
+    let mut all = Vec::with_capacity(config.accounts.len());
+    for (name, account) in &config.accounts {
+        let caught = config.domains.iter().filter(|(_, domain)| domain.catch_all.as_ref() == Some(name));
+        all.push(AccountInfo {
+            name: name.clone(),
+            addresses: account.addresses.iter().cloned().collect(),
+            catch_all: caught.map(|(domain, _)| domain.to_string()).collect(),
+            has_password: store.has_password(name).await.map_err(store_fault)?,
+        });
+    }
+    Ok(all)
+}
+
+/// Sets the password of an account of the configuration. Commands without a server use it as well.
+pub async fn set_password(
+    config: &Config,
+    store: &Store,
+    account: &AccountName,
+    password: &Secret,
+) -> Result<(), Fault> {
+    check_account(config, account)?;
+    if !PASSWORD_BYTES.contains(&password.reveal().len()) {
+        let message = format!("a password has {} to {} bytes", PASSWORD_BYTES.start(), PASSWORD_BYTES.end());
+        return Err(Fault::new(FaultKind::BadRequest, message));
+    }
+    store.set_password(account, password.reveal()).await.map_err(store_fault)
+}
+
+/// An account that the configuration has.
+pub(super) fn check_account(config: &Config, account: &AccountName) -> Result<(), Fault> {
+    if config.accounts.contains_key(account) {
+        return Ok(());
+    }
+    let near = nearest(account.as_str(), config.accounts.keys().map(AccountName::as_str));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Err(Fault::new(FaultKind::NotFound, format!("there is no account {account}{hint}")))
+}
+
+fn queue_fault(error: QueueError) -> Fault {
+    Fault::new(FaultKind::Failed, error.to_string())
+}
+
+fn store_fault(error: StoreError) -> Fault {
+    Fault::new(FaultKind::Failed, error.to_string())
+}

@@ -1,0 +1,243 @@
+//! What operators ask a running server, and what it answers.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mailbox;
+use crate::envelope::ReversePath;
+use crate::names::{AccountName, QueueId, TransportName};
+use crate::queue::{Filter, ListedMessage, Page, Stats};
+use crate::route::Trace;
+use crate::store::FinishedRecipient;
+
+/// What is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// How the server is.
+    Status,
+    /// A page of the queue.
+    QueueList {
+        /// Which messages.
+        #[serde(default)]
+        filter: Filter,
+        /// Those after this one.
+        #[serde(default)]
+        after: Option<QueueId>,
+        /// How many messages at most.
+        limit: usize,
+    },
+    /// All about one message, whether it waits or is done.
+    QueueShow {
+        /// Which.
+        id: QueueId,
+    },
+    /// Try again now.
+    QueueKick {
+        /// Which messages.
+        filter: Filter,
+    },
+    /// Which way a message would go.
+    RouteExplain(Question),
+    /// All accounts.
+    AccountList,
+    /// Sets an account's password.
+    AccountPassword {
+        /// Whose.
+        account: AccountName,
+        /// The new one.
+        password: Secret,
+    },
+    /// Load configuration and scripts again.
+    Reload,
+}
+
+/// What comes back for each request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Response {
+    /// It was done.
+    Ok(Answer),
+    /// It was not.
+    Error(Fault),
+}
+
+/// What a request brought.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To [`Request::Status`].
+    Status(Status),
+    /// To [`Request::QueueList`].
+    Queue(Page),
+    /// To [`Request::QueueShow`].
+    Message {
+        /// As far as it waits.
+        waiting: Option<ListedMessage>,
+        /// Recipients that are done.
+        finished: Vec<FinishedRecipient>,
+    },
+    /// To [`Request::QueueKick`].
+    Kicked {
+        /// Recipients that are due now.
+        recipients: usize,
+    },
+    /// To [`Request::RouteExplain`].
+    Explained(Box<Explained>),
+    /// To [`Request::AccountList`].
+    Accounts(Vec<AccountInfo>),
+    /// To [`Request::AccountPassword`].
+    PasswordSet,
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
+}
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct Fault {
+    /// Whose fault.
+    pub kind: FaultKind,
+    /// What to tell the operator.
+    pub message: String,
+}
+
+/// Whose fault it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The request makes no sense.
+    BadRequest,
+    /// What it is about does not exist.
+    NotFound,
+    /// What was to be loaded is wrong; nothing was changed.
+    Refused,
+    /// The server could not do it.
+    Failed,
+}
+
+impl Fault {
+    /// A fault in its words.
+    pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+/// How the server is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    /// Of the program.
+    pub version: String,
+    /// Its name.
+    pub hostname: String,
+    /// Its process.
+    pub pid: u32,
+    /// Since when.
+    pub started: Timestamp,
+    /// Hash of the script set.
+    pub scripts: String,
+    /// Counts.
+    pub queue: Stats,
+}
+
+/// A message that may or may not exist: which way would it go?
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Question {
+    /// The reverse-path.
+    pub from: ReversePath,
+    /// The recipient.
+    pub to: Mailbox,
+    /// Who logged in to send it.
+    #[serde(default)]
+    pub account: Option<AccountName>,
+    /// Number of the attempt, from 1; by default the one after those of `last`.
+    #[serde(default)]
+    pub attempt: Option<u32>,
+    /// How the attempts before it ended, oldest first: `451 4.7.1 greylisted`. The first stands for all that are
+    /// missing before it.
+    #[serde(default)]
+    pub last: Vec<String>,
+    /// Bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Header fields: `Subject: hello`.
+    #[serde(default)]
+    pub header: Vec<String>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Explained {
+    /// The attempt that is explained.
+    pub attempt: u32,
+    /// The attempts before it, as they were assumed.
+    pub previous: Vec<PastAttempt>,
+    /// Age of the message at this attempt, seconds, by the retry schedule without its chance.
+    pub age_seconds: u64,
+    /// By then the message would have bounced.
+    pub expired: bool,
+    /// The recipient is ours: no script is asked.
+    pub local: bool,
+    /// The MX hosts that a script was told.
+    pub mx: Option<Vec<String>>,
+    /// What each level said; `None` when the recipient is ours.
+    pub trace: Option<Trace>,
+    /// The way; `None` when a script failed and the attempt would not be made.
+    pub transport: Option<TransportName>,
+}
+
+/// An attempt that was assumed to have been made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PastAttempt {
+    /// From 1.
+    pub number: u32,
+    /// The way that the scripts would have chosen for it; `None` when they failed.
+    pub transport: Option<TransportName>,
+    /// How it ended.
+    pub outcome: String,
+}
+
+/// An account, as listings show it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AccountInfo {
+    /// Its name.
+    pub name: AccountName,
+    /// What it receives.
+    pub addresses: Vec<Mailbox>,
+    /// Domains whose unknown addresses it receives.
+    pub catch_all: Vec<String>,
+    /// Whether it can log in.
+    pub has_password: bool,
+}
+
+/// What a reload changed, a line each, for the operator.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Lines.
+    pub notes: Vec<String>,
+}
+
+/// A password: written on the socket, shown nowhere.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a password.
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
+    /// The password itself.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(not shown)")
+    }
+}

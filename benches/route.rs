@@ -1,2 +1,117 @@
-//! (being built)
-fn main() {}
+//! What a routing decision costs: a typical script of five branches, with all limits on.
+//!
+//! `cargo bench --bench route` prints time for an evaluation and evaluations a second, on one and two threads.
+
+#![allow(missing_docs, clippy::expect_used)]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use waypost::address::Mailbox;
+use waypost::config::ScriptLimits;
+use waypost::envelope::ReversePath;
+use waypost::route::{Facts, ScriptSet};
+
+const SECONDS: u64 = 1;
+
+/// Each name, its script, and whether the transport is known.
+const SCRIPTS: [(&str, &str); 6] = [
+    ("nothing", "fn route(delivery) { }"),
+    ("one branch", "fn route(delivery) { if delivery.attempt >= 4 { return \"smarthost\"; } }"),
+    ("five branches, the last decides", FIVE),
+    ("five branches, computed name", COMPUTED),
+    ("ambiguous computed name (runs twice)", AMBIGUOUS),
+    ("imported module and constant", MODULE),
+];
+
+const FIVE: &str = r#"fn route(delivery) {
+    if delivery.attempt >= 4 { return "sending-service"; }
+    if delivery.is_dsn { return "direct"; }
+    if in_domain(delivery.recipient_domain, ".big-provider.example") { return "warm"; }
+    if delivery.size > 10000000 { return "bulk"; }
+    if delivery.sender_domain == "news.example" { return "newsletters"; }
+}"#;
+
+const COMPUTED: &str = r#"fn route(delivery) {
+    if delivery.attempt >= 4 { return "sending-service"; }
+    if delivery.is_dsn { return "direct"; }
+    let ways = #{ "a.example": "one", "b.example": "two", "big-provider.example": "warm" };
+    let way = ways[delivery.recipient_domain];
+    if way != () { return way; }
+    if delivery.sender_domain == "news.example" { return "newsletters"; }
+}"#;
+
+const AMBIGUOUS: &str = r#"fn route(delivery) {
+    let way = "warm";
+    if delivery.attempt >= 4 { return way; }
+    if delivery.size > 10000000 { return way; }
+    way
+}"#;
+
+const MODULE: &str = r#"import "lib/names" as names;
+const PATIENCE = 4;
+fn route(delivery) {
+    if delivery.attempt >= global::PATIENCE { return "sending-service"; }
+    names::by_domain(delivery)
+}"#;
+
+const NAMES: &str = r#"fn by_domain(delivery) {
+    if in_domain(delivery.recipient_domain, ".big-provider.example") { return "warm"; }
+    if delivery.sender_domain == "news.example" { return "newsletters"; }
+}"#;
+
+fn main() {
+    println!("{:<40} {:>10} {:>14} {:>14}", "", "µs each", "a second, 1", "2 threads");
+    for (name, script) in SCRIPTS {
+        let set = load(script);
+        let one = per_second(&set, 1);
+        let two = per_second(&set, 2);
+        println!("{name:<40} {:>10.2} {one:>14.0} {two:>14.0}", 1e6 / one);
+    }
+    let begun = Instant::now();
+    let sets = 20;
+    (0..sets).for_each(|_| drop(black_box(load(FIVE))));
+    println!("loading a set: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3 / f64::from(sets));
+}
+
+fn load(script: &str) -> Arc<ScriptSet> {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |file: &str, text: &str| std::fs::write(Path::join(dir.path(), file), text).expect("a file");
+    std::fs::create_dir(dir.path().join("lib")).expect("a directory");
+    write("global.rhai", script);
+    write("lib/names.rhai", NAMES);
+    Arc::new(ScriptSet::load(dir.path(), &ScriptLimits::default()).expect("good scripts"))
+}
+
+fn facts() -> Arc<Facts> {
+    let mailbox = |text: &str| Mailbox::parse(text).expect("an address");
+    let sender = ReversePath::Mailbox(mailbox("editor@news.example"));
+    let mut facts = Facts::new(sender, mailbox("someone@some-domain.example"), Timestamp::UNIX_EPOCH);
+    facts.attempt = 2;
+    facts.local_sender_domain = true;
+    Arc::new(facts)
+}
+
+/// Decisions a second, verdict included, as the queue asks for them.
+fn per_second(set: &Arc<ScriptSet>, threads: usize) -> f64 {
+    let work = || {
+        let facts = facts();
+        let end = Instant::now() + Duration::from_secs(SECONDS);
+        let mut count = 0u32;
+        while Instant::now() < end {
+            for _ in 0..100 {
+                let verdict = black_box(set.decide(&facts, &|_: &str| true)).verdict();
+                black_box(verdict).expect("a decision");
+            }
+            count += 100;
+        }
+        f64::from(count)
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        running.into_iter().map(|thread| thread.join().expect("a count")).sum::<f64>() / SECONDS as f64
+    })
+}

@@ -10,6 +10,8 @@ use super::header_fields::{fields, header_len};
 pub struct HeaderSummary {
     /// Bytes, the empty line included.
     pub bytes: usize,
+    /// Fields of any name.
+    pub fields: usize,
     /// Received fields: servers that it went through.
     pub received: usize,
     /// A Date field is there.
@@ -26,6 +28,7 @@ impl HeaderSummary {
         let bytes = header_len(message);
         let mut summary = Self { bytes, ..Self::default() };
         for field in fields(&message[..bytes]) {
+            summary.fields += 1;
             // Most fields are told apart by their length alone.
             match field.name.len() {
                 8 if field.is("Received") => summary.received += 1,
@@ -51,6 +54,7 @@ mod tests {
             summary,
             HeaderSummary {
                 bytes: message.len() - b"Message-ID: g\r\n".len(),
+                fields: 5,
                 received: 2,
                 has_date: true,
                 has_message_id: false,

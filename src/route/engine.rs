@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rhai::debugger::DebuggerCommand;
+use rhai::debugger::{DebuggerCommand, DebuggerEvent};
 use rhai::module_resolvers::{DummyModuleResolver, StaticModuleResolver};
 use rhai::{Dynamic, Engine, OptimizationLevel, Position};
 use thread_local::ThreadLocal;
@@ -18,7 +18,7 @@ use super::functions;
 use crate::config::ScriptLimits;
 
 /// Nesting of expressions and blocks that the parser accepts; it bounds the stack together with the call depth.
-const EXPRESSION_DEPTH_MAX: usize = 64;
+const EXPRESSION_DEPTH_MAX: usize = 128;
 const VARIABLES_MAX: usize = 200;
 const FUNCTIONS_MAX: usize = 500;
 /// `import` statements executed in one evaluation.
@@ -82,9 +82,24 @@ pub(super) fn build(limits: &ScriptLimits, deadline: &Arc<Deadline>) -> Engine {
         let look = operations % OPERATIONS_PER_CLOCK == 0;
         (look && deadline.passed()).then_some(Dynamic::UNIT)
     });
+    check_variables(&mut engine);
     delivery::register(&mut engine);
     functions::register(&mut engine);
     engine
+}
+
+/// Rhai measures arrays and maps when a function changes them, but not when `map[key] = value` does. So they are
+/// measured whenever their variable is used; a loop that fills one must use it.
+fn check_variables(engine: &mut Engine) {
+    #[allow(deprecated, reason = "Rhai marks it as volatile, not as deprecated")]
+    engine.on_var(|name, _, context| {
+        if let Some(value) = context.scope().get(name)
+            && (value.is_map() || value.is_array())
+        {
+            context.engine().ensure_data_size_within_limits(value)?;
+        }
+        Ok(None)
+    });
 }
 
 /// The engine that notes where a script goes, in the [`super::delivery::Steps`] of the call.
@@ -98,8 +113,10 @@ pub(super) fn build_watching(
     #[allow(deprecated, reason = "Rhai marks it as volatile, not as deprecated")]
     engine.register_debugger(
         |_, debugger| debugger,
-        |mut context, _, _, source, position| {
-            if let Some(delivery) = context.tag_mut().clone().try_cast::<Delivery>() {
+        |mut context, event, _, source, position| {
+            // The end of a function is no place that the script has gone to.
+            let step = matches!(event, DebuggerEvent::Start | DebuggerEvent::Step);
+            if step && let Some(delivery) = context.tag_mut().clone().try_cast::<Delivery>() {
                 note(&delivery, source, position);
             }
             Ok(DebuggerCommand::StepInto)

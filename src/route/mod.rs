@@ -32,6 +32,11 @@ mod syntax;
 mod trace;
 mod watch;
 
+#[cfg(test)]
+mod docs_test;
+#[cfg(test)]
+mod tests;
+
 pub use delivery::Property;
 pub use facts::Facts;
 pub use functions::{FUNCTIONS, Function};

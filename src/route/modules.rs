@@ -11,7 +11,7 @@ use rhai::{AST, Engine, Module, Position, Scope};
 use super::failure::{load_problem, parse_problem};
 use super::problem::{ScriptProblem, nearest};
 use super::source::Source;
-use super::syntax::{Outline, outline};
+use super::syntax::{ModuleCall, Outline, outline};
 use crate::config::ScriptLimits;
 
 /// The modules of a set.
@@ -21,6 +21,8 @@ pub(super) struct Modules {
     pub(super) resolver: StaticModuleResolver,
     /// Paths of all files under `lib/`, good or bad.
     paths: BTreeSet<String>,
+    /// Functions of each module that compiled.
+    functions: BTreeMap<String, BTreeSet<(String, usize)>>,
     /// Those that read `mx` themselves or by what they import.
     read_mx: BTreeSet<String>,
 }
@@ -43,9 +45,12 @@ impl Modules {
         let mut parsed = BTreeMap::new();
         for (path, source) in sources {
             if let Some((ast, outline)) = parse(engine, source, problems) {
-                modules.check_imports(&source.id.file, &outline, problems);
+                modules.functions.insert(path.clone(), outline.functions.clone());
                 parsed.insert(path.as_str(), Parsed { source, ast, outline });
             }
+        }
+        for module in parsed.values() {
+            modules.check_imports(&module.source.id.file, &module.outline, problems);
         }
         for path in in_order(&parsed, problems) {
             let Some(module) = parsed.get(path) else { continue };
@@ -73,11 +78,20 @@ impl Modules {
         outline.reads_mx || outline.imports.iter().any(|(path, _)| self.read_mx.contains(path))
     }
 
-    /// Reports every import of what is not under `lib/`.
+    /// Reports every import of what is not under `lib/`, and every call of a function that a module does not have.
     pub(super) fn check_imports(&self, file: &str, outline: &Outline, problems: &mut Vec<ScriptProblem>) {
         for (path, position) in &outline.imports {
             if !self.paths.contains(path) {
                 problems.push(self.wrong_import(file, path, *position));
+            }
+        }
+        for call in &outline.calls {
+            // A module that did not compile has been reported already.
+            if let Some(path) = outline.module_of(call)
+                && let Some(functions) = self.functions.get(path)
+                && !functions.contains(&(call.function.clone(), call.arguments))
+            {
+                problems.push(wrong_call(file, path, call, functions));
             }
         }
     }
@@ -100,6 +114,21 @@ impl Modules {
             None => problem.with_hint(format!("it would be the file {bare}.rhai under lib/")),
         }
     }
+}
+
+fn wrong_call(
+    file: &str,
+    path: &str,
+    call: &ModuleCall,
+    functions: &BTreeSet<(String, usize)>,
+) -> ScriptProblem {
+    let message = format!("{path} has no function {} with {} parameters", call.function, call.arguments);
+    let problem = ScriptProblem::at(file, call.position, message);
+    let names = functions.iter().map(|(name, _)| name.as_str());
+    let Some(right) = nearest(&call.function, names) else { return problem };
+    let takes = functions.iter().filter(|(name, _)| name == right).map(|(_, count)| count.to_string());
+    let takes = takes.collect::<Vec<_>>().join(" or ");
+    problem.with_hint(format!("it has {right} with {takes}"))
 }
 
 /// Compiles a file and looks it over.

@@ -223,7 +223,10 @@ impl ScriptSet {
         let name = match returned.into_immutable_string() {
             Ok(name) => name,
             Err(type_name) => {
-                let message = format!("route returned {}, which is no name", article(type_name));
+                let message = format!(
+                    "route returned {}, which is no name",
+                    article(self.engine.map_type_name(type_name))
+                );
                 let hint = "return the name of a transport, or nothing";
                 return self.wrong_return(script, call, ErrorKind::ReturnType, message, Some(hint.into()));
             }

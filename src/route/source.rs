@@ -84,7 +84,9 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
             reader.check_folder(&name);
         } else if name == "global.rhai" {
             sources.global = reader.read(&name);
-        } else if stem(&name).is_some() {
+        } else if let Some(stem) = stem(&name)
+            && !reader.read(&name).is_some_and(|source| is_test(stem, &source.text))
+        {
             let problem = ScriptProblem::whole(&name, "no level asks this script");
             reader.problems.push(problem.with_hint(
                 "scripts are global.rhai, account/NAME.rhai and domain/DOMAIN.rhai; modules are lib/*.rhai",
@@ -101,11 +103,16 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
     sources
 }
 
-/// The name of a script without its ending. `.test.rhai` files are tests of scripts; what begins with a dot belongs
-/// to editors and configuration managers.
+/// The name of a script without its ending. What begins with a dot belongs to editors and configuration managers.
 fn stem(name: &str) -> Option<&str> {
-    let is_test = |stem: &str| stem.rsplit_once('.').is_some_and(|(_, kind)| kind == "test");
-    name.strip_suffix(".rhai").filter(|stem| !is_test(stem) && !stem.starts_with('.'))
+    name.strip_suffix(".rhai").filter(|stem| !stem.starts_with('.'))
+}
+
+/// Tests of scripts are called `*.test.rhai`. But `example.test.rhai` may as well be the script of the domain
+/// `example.test`: a script has `route`, a test has not.
+fn is_test(stem: &str, text: &str) -> bool {
+    let ends_so = stem.rsplit_once('.').is_some_and(|(_, kind)| kind == "test");
+    ends_so && text.contains("fn test_") && !text.contains("fn route")
 }
 
 struct Reader<'a> {
@@ -164,8 +171,8 @@ impl Reader<'_> {
     ) -> BTreeMap<K, Source> {
         let mut found: BTreeMap<K, Source> = BTreeMap::new();
         for name in self.list(folder) {
-            let Some(stem) = stem(&name) else { continue };
             let file = format!("{folder}/{name}");
+            let Some(stem) = stem(&name) else { continue };
             let key = match key(stem) {
                 Ok(key) => key,
                 Err(message) => {
@@ -178,7 +185,7 @@ impl Reader<'_> {
                 self.problem(&file, message);
                 continue;
             }
-            if let Some(source) = self.read(&file) {
+            if let Some(source) = self.read(&file).filter(|source| !is_test(stem, &source.text)) {
                 found.insert(key, source);
             }
         }
@@ -194,7 +201,7 @@ impl Reader<'_> {
                     None => self.problem(&file, "folders of modules are nested too deep"),
                 }
             } else if let Some(stem) = stem(&name)
-                && let Some(source) = self.read(&file)
+                && let Some(source) = self.read(&file).filter(|source| !is_test(stem, &source.text))
             {
                 found.insert(format!("{folder}/{stem}"), source);
             }

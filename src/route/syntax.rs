@@ -1,9 +1,9 @@
 //! What can be told about a script without running it: its `route` function, where that returns, what it imports,
 //! which properties it reads, and what stands where nothing should.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use rhai::{AST, ASTFlags, ASTNode, Expr, Position, ScriptFuncDef, Stmt, StmtBlock};
+use rhai::{AST, ASTFlags, ASTNode, Expr, FnAccess, Position, ScriptFuncDef, Stmt, StmtBlock};
 
 use super::problem::{ScriptProblem, line_and_column, nearest};
 
@@ -12,10 +12,33 @@ use super::problem::{ScriptProblem, line_and_column, nearest};
 pub(super) struct Outline {
     /// Paths of `import`, each with its place.
     pub(super) imports: Vec<(String, Position)>,
+    /// Calls of functions in modules.
+    pub(super) calls: Vec<ModuleCall>,
+    /// Name and number of parameters of the functions that others may call.
+    pub(super) functions: BTreeSet<(String, usize)>,
+    /// What modules are called here, each with its path.
+    aliases: BTreeMap<String, BTreeSet<String>>,
     /// Whether any code in it reads a property `mx`.
     pub(super) reads_mx: bool,
     /// Whether there are top-level statements (imports and constants) that a call must run first.
     pub(super) has_top_level: bool,
+}
+
+/// A call such as `names::way(delivery)`.
+#[derive(Debug)]
+pub(super) struct ModuleCall {
+    alias: String,
+    pub(super) function: String,
+    pub(super) arguments: usize,
+    pub(super) position: Position,
+}
+
+impl Outline {
+    /// The path of the module that a call means; none when one name stands for several.
+    pub(super) fn module_of(&self, call: &ModuleCall) -> Option<&str> {
+        let paths = self.aliases.get(&call.alias)?;
+        paths.first().filter(|_| paths.len() == 1).map(String::as_str)
+    }
 }
 
 /// Walks a script or a module; what should not be there is added to `problems`.
@@ -24,17 +47,30 @@ pub(super) fn outline(file: &str, ast: &AST, problems: &mut Vec<ScriptProblem>) 
     ast.walk(&mut |path: &[ASTNode<'_>]| {
         match path.last() {
             Some(ASTNode::Stmt(Stmt::Import(import, position))) => match &import.0 {
-                Expr::StringConstant(path, position) => found.imports.push((path.to_string(), *position)),
+                Expr::StringConstant(path, position) => {
+                    found.aliases.entry(import.1.name.to_string()).or_default().insert(path.to_string());
+                    found.imports.push((path.to_string(), *position));
+                }
                 _ => problems.push(
                     ScriptProblem::at(file, *position, "import needs its path as a literal")
                         .with_hint("import \"lib/name\" as name;"),
                 ),
             },
             Some(ASTNode::Expr(Expr::Property(property, _))) if property.2 == "mx" => found.reads_mx = true,
+            Some(
+                ASTNode::Expr(Expr::FnCall(call, position)) | ASTNode::Stmt(Stmt::FnCall(call, position)),
+            ) if call.namespace.path.len() == 1 => found.calls.push(ModuleCall {
+                alias: call.namespace.path[0].name.to_string(),
+                function: call.name.to_string(),
+                arguments: call.args.len(),
+                position: *position,
+            }),
             _ => {}
         }
         true
     });
+    let public = ast.iter_functions().filter(|f| f.access == FnAccess::Public);
+    found.functions = public.map(|f| (f.name.to_owned(), f.params.len())).collect();
     for statement in ast.statements() {
         let constant = |flags: &ASTFlags| flags.contains(ASTFlags::CONSTANT);
         match statement {
@@ -140,7 +176,8 @@ pub(super) enum KnownLine {
 impl Exits {
     /// Looks at the body of `route` alone.
     pub(super) fn of(ast: &AST) -> Self {
-        let route = ast.clone_functions_only_filtered(|_, _, _, name, params| name == "route" && params == 1);
+        let mut route = ast.clone_functions_only();
+        route.retain_functions(|_, _, name, params| name == "route" && params == 1);
         let (mut exits, mut tail) = (Vec::new(), Vec::new());
         route.walk(&mut |path: &[ASTNode<'_>]| {
             match path {

@@ -59,8 +59,6 @@ pub fn watch(router: Arc<Router>) -> Result<Watch, WatchError> {
     watcher.follow()?;
     let thread =
         std::thread::Builder::new().name("route-watch".into()).spawn(move || watcher.run(&received))?;
-    // Something may have changed between the router's first load and the first watch.
-    let _ = events.send(Event::Changed);
     Ok(Watch { events, thread: Some(thread) })
 }
 
@@ -88,8 +86,11 @@ struct Watcher {
 
 impl Watcher {
     fn run(mut self, received: &Receiver<Event>) {
+        // Something may have changed between the router's first load and the first watch.
+        let mut look = true;
         loop {
-            match received.recv_timeout(RESOLVE_EVERY) {
+            let wait = if look { QUIET } else { RESOLVE_EVERY };
+            match received.recv_timeout(wait) {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Event::Failed(errors)) => {
                     for error in errors {
@@ -105,7 +106,7 @@ impl Watcher {
                     self.reload();
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    if self.resolve() {
+                    if self.resolve() || std::mem::take(&mut look) {
                         self.reload();
                     }
                 }
@@ -176,3 +177,6 @@ impl Watcher {
 fn is_change(kind: EventKind) -> bool {
     !matches!(kind, EventKind::Access(access) if access != AccessKind::Close(AccessMode::Write))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Keeps docs/routing.md and scripts/ in step with the code.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::tests::{directory, write};
+use super::{Facts, KnownTransports, ScriptSet, delivery, functions};
+use crate::address::Mailbox;
+use crate::attempt::{Attempt, Decision, Level};
+use crate::config::ScriptLimits;
+use crate::envelope::ReversePath;
+use crate::names::TransportName;
+use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
+
+fn project(file: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
+}
+
+fn is_direct_or_smarthost(name: &str) -> bool {
+    name == "smarthost"
+}
+
+#[test]
+fn every_property_and_function_is_documented() {
+    let doc = project("docs/routing.md");
+    let names = delivery::DELIVERY.iter().map(|p| p.name);
+    let names =
+        names.chain(delivery::ATTEMPT.iter().map(|p| p.name)).chain(delivery::TIME.iter().map(|p| p.name));
+    for name in names {
+        assert!(doc.contains(&format!("`{name}`")), "property {name}");
+    }
+    for function in functions::FUNCTIONS {
+        assert!(doc.contains(&format!("`{}`", function.signature)), "function {}", function.signature);
+    }
+}
+
+#[test]
+fn the_documented_limits_are_the_default_ones() {
+    let doc = project("docs/routing.md");
+    let ScriptLimits { operations_max, call_depth_max, string_bytes_max, array_elements_max, .. } =
+        ScriptLimits::default();
+    for (row, value) in [
+        ("operations", operations_max as usize),
+        ("nested function calls", call_depth_max),
+        ("bytes in a string", string_bytes_max),
+        ("elements in an array, entries in a map (with what is within them)", array_elements_max),
+    ] {
+        let line = doc.lines().find(|line| line.starts_with(&format!("| {row} |"))).unwrap();
+        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
+        assert_eq!(digits, value.to_string(), "{line}");
+    }
+}
+
+#[test]
+fn every_script_in_the_documentation_runs() {
+    let doc = project("docs/routing.md");
+    let blocks: Vec<&str> =
+        doc.split("```rhai\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 6, "{}", blocks.len());
+    for block in blocks {
+        let dir = directory(&[("lib/providers.rhai", "fn transport_of(domain) { \"smarthost\" }")]);
+        write(dir.path(), "global.rhai", block);
+        let set = ScriptSet::load(dir.path(), &ScriptLimits::default())
+            .unwrap_or_else(|p| panic!("{block}\n{p:?}"));
+        for facts in [delivery_of(1, None), delivery_of(4, Some((Stage::Connect, "5.7.1")))] {
+            let trace = set.decide(&Arc::new(facts), &|_: &str| true);
+            assert!(trace.verdict().is_ok(), "{block}\n{trace}");
+        }
+    }
+}
+
+/// A delivery from outside, and how the attempt before it ended.
+fn delivery_of(attempt: u32, last: Option<(Stage, &str)>) -> Facts {
+    let mailbox = |text: &str| Mailbox::parse(text).unwrap();
+    let sender = ReversePath::Mailbox(mailbox("a@example.org"));
+    let mut facts = Facts::new(sender, mailbox("b@example.com"), Timestamp::UNIX_EPOCH);
+    facts.attempt = attempt;
+    facts.mx = Some(vec!["mx.example.com".into()]);
+    facts.history = last.into_iter().map(|(stage, enhanced)| failed(stage, enhanced)).collect();
+    facts
+}
+
+fn failed(stage: Stage, enhanced: &str) -> Attempt {
+    let enhanced: EnhancedCode = enhanced.parse().unwrap();
+    Attempt {
+        number: 1,
+        at: Timestamp::UNIX_EPOCH,
+        decision: Some(Decision::without_script(Level::Default, TransportName::direct())),
+        outcome: Some(Outcome::ours(Verdict::Temporary, stage, enhanced, "try later")),
+        ended: None,
+    }
+}
+
+#[test]
+fn the_ready_made_script_goes_direct_and_then_by_the_smarthost() {
+    let dir = directory(&[("global.rhai", &project("scripts/smarthost-after-failures.rhai"))]);
+    let set = ScriptSet::load(dir.path(), &ScriptLimits::default()).unwrap();
+    let dsn = Facts { is_dsn: true, ..delivery_of(9, None) };
+    let by_smarthost = |mut facts: Facts| {
+        let mut attempt = facts.history[0].clone();
+        attempt.decision =
+            Some(Decision::without_script(Level::Global, TransportName::new("smarthost").unwrap()));
+        facts.history = Arc::new([attempt]);
+        facts
+    };
+    for (facts, way) in [
+        (delivery_of(1, None), "direct"),
+        (delivery_of(2, Some((Stage::Connect, "4.4.1"))), "direct"),
+        (delivery_of(3, Some((Stage::Rcpt, "4.2.2"))), "direct"),
+        (delivery_of(4, Some((Stage::Rcpt, "4.2.2"))), "smarthost"),
+        (delivery_of(2, Some((Stage::Rcpt, "4.7.1"))), "smarthost"),
+        (by_smarthost(delivery_of(3, Some((Stage::Rcpt, "4.2.2")))), "smarthost"),
+        (dsn, "direct"),
+    ] {
+        let known: &dyn KnownTransports = &is_direct_or_smarthost;
+        let trace = set.decide(&Arc::new(facts), known);
+        assert_eq!(trace.verdict().unwrap().transport.as_str(), way, "{trace}");
+    }
+}

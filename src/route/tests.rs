@@ -1,0 +1,724 @@
+//! Script sets, from files to verdicts: each test writes a directory, loads it, asks it, and reads the trace.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tempfile::TempDir;
+
+use super::*;
+use crate::address::{Domain, Mailbox};
+use crate::attempt::{Attempt, Decision, Level};
+use crate::config::ScriptLimits;
+use crate::envelope::ReversePath;
+use crate::names::{AccountName, TransportName};
+use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
+
+pub(super) fn write(dir: &Path, file: &str, text: &str) {
+    let path = dir.join(file);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+pub(super) fn directory(files: &[(&str, &str)]) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (file, text) in files {
+        write(dir.path(), file, text);
+    }
+    dir
+}
+
+fn load(files: &[(&str, &str)]) -> Result<ScriptSet, Vec<ScriptProblem>> {
+    ScriptSet::load(directory(files).path(), &ScriptLimits::default())
+}
+
+/// Mail that `alice` sends from a domain of ours.
+fn facts() -> Facts {
+    let sender = ReversePath::Mailbox(Mailbox::parse("Alice@ours.example").unwrap());
+    let recipient = Mailbox::parse("bob@far.example").unwrap();
+    // A Sunday.
+    let mut facts = Facts::new(sender, recipient, "2026-11-22T13:45:10Z".parse().unwrap());
+    facts.account = Some(AccountName::new("alice").unwrap());
+    facts.local_sender_domain = true;
+    facts
+}
+
+struct Transports;
+
+impl KnownTransports for Transports {
+    fn knows(&self, name: &str) -> bool {
+        matches!(name, "a" | "d" | "g" | "smarthost")
+    }
+    fn names(&self) -> Vec<String> {
+        ["a", "d", "g", "smarthost"].map(str::to_owned).to_vec()
+    }
+}
+
+fn ask(set: &ScriptSet, facts: Facts) -> Trace {
+    set.decide(&Arc::new(facts), &Transports)
+}
+
+/// What a global script with this body decides.
+fn global(body: &str, facts: Facts) -> Trace {
+    let script = format!("fn route(delivery) {{\n{body}\n}}");
+    // Time enough on a busy machine: other limits are to be reached first.
+    let limits = ScriptLimits { time_max: Duration::from_mins(1), ..ScriptLimits::default() };
+    ask(&ScriptSet::load(directory(&[("global.rhai", &script)]).path(), &limits).unwrap(), facts)
+}
+
+fn transport(trace: &Trace) -> String {
+    trace.verdict().unwrap().transport.to_string()
+}
+
+fn error(trace: &Trace) -> ScriptError {
+    *trace.verdict().unwrap_err().error
+}
+
+const A: &str = r#"fn route(delivery) { return "a"; }"#;
+const D: &str = r#"fn route(delivery) { return "d"; }"#;
+const G: &str = r#"fn route(delivery) { return "g"; }"#;
+const NOTHING: &str = "fn route(delivery) { }";
+const DIRECT: &str = r#"fn route(delivery) { return "direct"; }"#;
+const EMPTY: &str = r#"fn route(delivery) { "" }"#;
+const WRONG: &str = "fn route(delivery) { throw \"no\"; }";
+
+#[test]
+fn levels_are_asked_in_order_and_the_first_name_decides() {
+    // account, domain, global script; who decides, and which way
+    for (account, domain, global, level, way) in [
+        (None, None, None, Level::Default, "direct"),
+        (None, None, Some(G), Level::Global, "g"),
+        (None, Some(D), Some(G), Level::Domain, "d"),
+        (Some(A), Some(D), Some(G), Level::Account, "a"),
+        (Some(NOTHING), Some(D), Some(G), Level::Domain, "d"),
+        (Some(NOTHING), Some(NOTHING), Some(G), Level::Global, "g"),
+        (Some(NOTHING), Some(NOTHING), Some(NOTHING), Level::Default, "direct"),
+        (Some(NOTHING), None, Some(G), Level::Global, "g"),
+        (Some(DIRECT), Some(D), Some(G), Level::Account, "direct"),
+        (Some(EMPTY), Some(D), Some(G), Level::Account, "direct"),
+        (None, Some(EMPTY), Some(G), Level::Domain, "direct"),
+        (Some(NOTHING), None, Some(DIRECT), Level::Global, "direct"),
+        // What a later level would have done wrong does not matter.
+        (Some(A), Some(WRONG), Some(WRONG), Level::Account, "a"),
+    ] {
+        let scripts =
+            [("account/alice.rhai", account), ("domain/ours.example.rhai", domain), ("global.rhai", global)];
+        let files: Vec<_> = scripts.iter().filter_map(|(file, text)| Some((*file, (*text)?))).collect();
+        let decision = ask(&load(&files).unwrap(), facts()).verdict().unwrap();
+        assert_eq!((decision.level, decision.transport.as_str()), (level, way), "{files:?}");
+        assert_eq!(decision.script.is_some(), level != Level::Default, "{files:?}");
+    }
+}
+
+#[test]
+fn an_error_at_any_level_is_an_error_and_no_further_level_is_asked() {
+    for (account, domain, global, level) in [
+        (WRONG, D, G, Level::Account),
+        (NOTHING, WRONG, G, Level::Domain),
+        (NOTHING, NOTHING, WRONG, Level::Global),
+    ] {
+        let files =
+            [("account/alice.rhai", account), ("domain/ours.example.rhai", domain), ("global.rhai", global)];
+        let trace = ask(&load(&files).unwrap(), facts());
+        let error = trace.verdict().unwrap_err();
+        assert_eq!((error.level, error.kind()), (level, ErrorKind::Script));
+        assert_eq!(error.error.message, "no");
+        assert_eq!((error.error.line, error.error.file.as_ref()), (Some(1), error.script.file.as_ref()));
+        let later = trace.steps.iter().skip_while(|step| step.level != level).skip(1);
+        assert!(later.into_iter().all(|step| step.answer == Answer::NotAsked(NotAsked::Failed)), "{trace}");
+    }
+}
+
+#[test]
+fn levels_that_do_not_exist_for_a_message_are_not_asked() {
+    let files = [("account/alice.rhai", A), ("domain/ours.example.rhai", D), ("global.rhai", G)];
+    let set = load(&files).unwrap();
+    let no_account = Facts { account: None, ..facts() };
+    let null_sender = Facts { sender: ReversePath::Null, account: None, is_dsn: true, ..facts() };
+    let foreign = Facts { account: None, local_sender_domain: false, ..facts() };
+    let elsewhere = Facts { account: Some(AccountName::new("bob").unwrap()), ..facts() };
+    let why =
+        |facts: &Facts| ask(&set, facts.clone()).steps.into_iter().map(|s| s.answer).collect::<Vec<_>>();
+    for (facts, way, account, domain) in [
+        (no_account, "d", Answer::NotAsked(NotAsked::NoAccount), None),
+        (
+            null_sender,
+            "g",
+            Answer::NotAsked(NotAsked::NoAccount),
+            Some(Answer::NotAsked(NotAsked::NullSender)),
+        ),
+        (
+            foreign,
+            "g",
+            Answer::NotAsked(NotAsked::NoAccount),
+            Some(Answer::NotAsked(NotAsked::ForeignSenderDomain)),
+        ),
+        (elsewhere, "d", Answer::NoScript, None),
+    ] {
+        assert_eq!(transport(&ask(&set, facts.clone())), way);
+        let answers = why(&facts);
+        assert_eq!(answers[0], account);
+        assert!(domain.is_none_or(|domain| answers[1] == domain), "{answers:?}");
+    }
+}
+
+#[test]
+fn the_decision_says_where_it_was_made() {
+    let script =
+        "fn route(delivery) {\n  log(\"one\");\n  if delivery.attempt == 1 {\n    return \"g\";\n  }\n}";
+    let set =
+        load(&[("global.rhai", script), ("account/alice.rhai", "fn route(d) { log(`two ${d.size}`); }")])
+            .unwrap();
+    let decision = ask(&set, facts()).verdict().unwrap();
+    let place = decision.script.unwrap();
+    assert_eq!((place.file.as_str(), place.line), ("global.rhai", Some(4)));
+    assert_eq!(place.hash, source::content_hash(script.as_bytes()).as_ref());
+    assert_eq!(decision.log, ["two 1000", "one"]);
+}
+
+#[test]
+fn the_line_of_the_return_is_known_however_the_name_came_about() {
+    for (body, line) in [
+        // Literals, equal ones too.
+        ("if delivery.attempt > 5 { return \"g\"; }\nreturn \"g\";", Some(3)),
+        ("if delivery.attempt < 5 { return \"g\"; }\nreturn \"g\";", Some(2)),
+        // The value of the last statement.
+        ("if delivery.attempt > 5 {\n\"a\"\n} else {\n\"g\"\n}", Some(5)),
+        ("switch delivery.attempt {\n0 => \"a\",\n1 => \"g\",\n_ => \"d\"\n}", Some(4)),
+        ("switch delivery.attempt {\n0 => \"a\",\n1 => { return \"g\"; }\n_ => \"d\"\n}", Some(4)),
+        // One computed value.
+        ("let way = \"g\";\nif delivery.attempt > 5 { return \"a\"; }\nreturn way;", Some(4)),
+        ("let ways = #{ \"far.example\": \"g\" };\nways[delivery.recipient_domain]", Some(3)),
+        // Several computed values.
+        (
+            "let x = \"g\";\nif delivery.attempt > 5 {\nreturn x;\n}\nif delivery.attempt == 1 {\nreturn x;\n}\nx",
+            Some(7),
+        ),
+        ("let x = \"g\";\nif delivery.attempt > 5 {\nreturn x;\n}\n\nx", Some(7)),
+        ("let x = \"g\";\nif delivery.attempt > 5 {\nreturn x;\n}\nx.to_lower()", Some(6)),
+        ("for x in [\"g\", \"a\"] {\nif x == \"g\" { return x; }\nif x == \"a\" { return x; }\n}", Some(3)),
+        ("try {\nthrow 1;\n} catch {\nreturn \"g\";\n}", Some(5)),
+        ("if delivery.attempt > 5 { return \"\"; }\nreturn \"\";", Some(3)),
+        ("return if delivery.attempt > 5 {\n\"a\"\n} else {\n\"g\"\n};", Some(2)),
+        ("helper()\n}\nfn helper() {\nreturn \"g\";", Some(2)),
+    ] {
+        let trace = global(body, facts());
+        let place = trace.verdict().unwrap_or_else(|e| panic!("{body}: {e}")).script.unwrap();
+        assert_eq!(place.line, line, "{body}");
+    }
+}
+
+#[test]
+fn an_explanation_has_the_line_of_a_return_without_a_value_too() {
+    let set = load(&[(
+        "global.rhai",
+        "fn route(delivery) {\n  log(\"once\");\n  if delivery.attempt == 1 { return; }\n}",
+    )]);
+    let trace = set.unwrap().explain(&Arc::new(facts()), &Transports);
+    assert_eq!(trace.steps[2].answer, Answer::Nothing { line: Some(3) });
+    assert_eq!(trace.verdict().unwrap().log, ["once"]);
+    let text = trace.to_string();
+    for part in [
+        "account  no script",
+        "global.rhai:3: returned nothing",
+        "log: once",
+        "=> direct (no script decided)",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
+#[test]
+fn a_trace_survives_being_written_down() {
+    for body in ["return \"g\";", "return 1;", "log(\"x\");"] {
+        let trace = global(body, facts());
+        let text = serde_json::to_string(&trace).unwrap();
+        assert_eq!(serde_json::from_str::<Trace>(&text).unwrap(), trace, "{text}");
+    }
+}
+
+#[test]
+fn every_kind_of_failure_is_told_apart_and_has_its_place() {
+    use ErrorKind::{CallDepth, Operations, ReturnType, Script, Size, UnknownTransport};
+    for (body, kind, line, message) in [
+        (
+            "\nif delivery.atempt > 1 { }",
+            Script,
+            3,
+            "delivery has no property 'atempt': did you mean 'attempt'?",
+        ),
+        ("delivery.last.code", Script, 2, ""),
+        ("delivery.tag", Script, 2, "delivery has no property 'tag'"),
+        ("delivery[\"size\"]", Script, 2, "write delivery.size"),
+        ("delivery.size = 5;", Script, 2, ""),
+        ("\n\nin_domian(\"a\", \"b\")", Script, 4, "Function not found: in_domian"),
+        ("in_domain(1, \"b\")", Script, 2, "Function not found: in_domain"),
+        ("in_domain(\"a\", \"b c\")", Script, 2, "\"b c\" is not a domain"),
+        ("share(\"a\", 101)", Script, 2, "0 to 100"),
+        ("delivery.mx", Script, 2, "no MX answer for far.example"),
+        ("throw \"because\";", Script, 2, "because"),
+        ("1 / 0", Script, 2, ""),
+        ("[1][5]", Script, 2, ""),
+        ("now().hours", Script, 2, "time has no property 'hours': did you mean 'hour'?"),
+        ("exit(\"g\")", Script, 2, "exit() is not available"),
+        ("sleep(1)", Script, 2, "sleep() is not available"),
+        ("timestamp()", Script, 2, "timestamp() is not available"),
+        ("\nhelper()\n}\nfn helper() {\n\nnope()", Script, 7, "Function not found: nope"),
+        ("\nloop { }", Operations, 3, "more than 100000 operations"),
+        ("let x = 0;\nwhile true {\nx += 1;\n}", Operations, 4, "more than 100000 operations"),
+        ("deep(1)\n}\nfn deep(n) {\ndeep(n + 1)", CallDepth, 5, "deeper than 32"),
+        ("let s = \"abcdefgh\";\nloop {\ns += s;\n}", Size, 4, "a string longer than 65536 bytes"),
+        ("let a = [1];\nloop {\na.push(1);\n}", Size, 4, "an array with more than 1000 elements"),
+        ("let a = [1];\nloop {\na += a;\n}", Size, 4, "an array with more than 1000 elements"),
+        (
+            "let m = #{};\nlet n = 0;\nloop {\nn += 1;\nm[`k${n}`] = n;\n}",
+            Size,
+            6,
+            "a map with more than 1000 entries",
+        ),
+        ("let s = \"\";\ns.pad(1000000000, \"x\");\ns", Size, 3, "a string longer"),
+        ("let b = blob(1000000000, 1);\nb", Size, 2, "an array with more"),
+        ("let x = 1;\nreturn x;", ReturnType, 3, "route returned a number"),
+        ("return true;", ReturnType, 2, "true or false"),
+        ("return [\"g\"];", ReturnType, 2, "an array"),
+        ("delivery", ReturnType, 2, "a delivery"),
+        ("return 'g';", ReturnType, 2, "a char"),
+        ("\nreturn \"smarthos\";", UnknownTransport, 3, "there is no transport \"smarthos\""),
+        ("return \"G\";", UnknownTransport, 2, "there is no transport \"G\""),
+        ("return \"local\";", UnknownTransport, 2, "there is no transport \"local\""),
+        ("return \" \";", UnknownTransport, 2, "there is no transport \" \""),
+    ] {
+        let trace = global(body, facts());
+        let error = trace.verdict().expect_err(body);
+        assert_eq!((error.level, error.kind()), (Level::Global, kind), "{body}: {error}");
+        let error = error.error;
+        assert_eq!((error.file.as_ref(), error.line), ("global.rhai", Some(line)), "{body}: {error}");
+        assert!(error.message.contains(message), "{body}: {error}");
+        assert!(!error.message.contains("(line"), "{body}: {error}");
+    }
+}
+
+#[test]
+fn an_error_hints_at_what_was_meant() {
+    for (body, hint) in [
+        ("return \"smarthos\";", "did you mean \"smarthost\"?"),
+        ("return \"Direct\";", "did you mean \"direct\"?"),
+        ("in_domian(\"a\", \"b\")", "did you mean in_domain(domain, pattern)?"),
+        ("in_domain(1, \"b\")", "write: in_domain(domain, pattern)"),
+        ("delivery.heder(\"a\")", "did you mean header(name)?"),
+    ] {
+        assert_eq!(error(&global(body, facts())).hint.as_deref(), Some(hint), "{body}");
+    }
+}
+
+#[test]
+fn wall_time_is_limited() {
+    let limits = ScriptLimits {
+        time_max: Duration::from_millis(5),
+        operations_max: u64::MAX,
+        ..ScriptLimits::default()
+    };
+    let dir = directory(&[("global.rhai", "fn route(delivery) {\n\n  loop { }\n}")]);
+    let error = error(&ask(&ScriptSet::load(dir.path(), &limits).unwrap(), facts()));
+    assert_eq!((error.kind, error.line), (ErrorKind::Time, Some(3)));
+    assert_eq!(error.message, "took longer than 5 ms");
+}
+
+#[test]
+fn an_error_in_a_module_names_the_module() {
+    let set = load(&[
+        (
+            "lib/helpers.rhai",
+            "fn fine() { \"g\" }\n\n\nfn bad(delivery) { delivery.atempt }\nfn endless() {\n loop { }\n}",
+        ),
+        (
+            "global.rhai",
+            "import \"lib/helpers\" as helpers;\nfn route(delivery) {\n  helpers::bad(delivery)\n}",
+        ),
+        (
+            "account/alice.rhai",
+            "import \"lib/helpers\" as h;\nfn route(d) { if d.attempt == 2 { return h::endless(); } }",
+        ),
+    ]);
+    let set = set.unwrap();
+    let bad = error(&ask(&set, facts()));
+    assert_eq!((bad.file.as_ref(), bad.line), ("lib/helpers.rhai", Some(4)), "{bad}");
+    let endless = error(&ask(&set, Facts { attempt: 2, ..facts() }));
+    assert_eq!((endless.file.as_ref(), endless.line), ("lib/helpers.rhai", Some(6)), "{endless}");
+}
+
+#[test]
+fn modules_and_constants_are_seen_in_functions() {
+    let set = load(&[
+        (
+            "lib/names.rhai",
+            "import \"lib/sub/more\" as more;\nconst WAY = \"g\";\nfn way() { more::same(global::WAY) }",
+        ),
+        ("lib/sub/more.rhai", "fn same(x) { x }"),
+        (
+            "global.rhai",
+            "import \"lib/names\" as names;\nconst LIMIT = 3;\nfn route(delivery) {\n  if delivery.attempt < global::LIMIT { return names::way(); }\n}",
+        ),
+        (
+            "account/alice.rhai",
+            "fn route(delivery) { import \"lib/names\" as n; if delivery.attempt == 2 { n::way() } }",
+        ),
+    ]);
+    let set = set.unwrap();
+    assert_eq!(transport(&ask(&set, facts())), "g");
+    assert_eq!(transport(&ask(&set, Facts { attempt: 3, ..facts() })), "direct");
+    assert_eq!(ask(&set, Facts { attempt: 2, ..facts() }).verdict().unwrap().level, Level::Account);
+}
+
+#[test]
+fn no_state_is_kept_between_calls_and_threads_do_not_meet() {
+    let script = "const SEEN = [];\nfn route(delivery) {\n let n = 0;\n while n < 200 { n += 1; }\n log(delivery.recipient);\n if global::SEEN.len() > 0 { throw \"state\" }\n \"g\"\n}";
+    let set = Arc::new(load(&[("global.rhai", script)]).unwrap());
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let set = &set;
+            scope.spawn(move || {
+                for n in 0..50 {
+                    let recipient = Mailbox::parse(&format!("u{n}@t{thread}.example")).unwrap();
+                    let trace = ask(set, Facts { recipient: recipient.clone(), ..facts() });
+                    assert_eq!(trace.verdict().unwrap().log, [recipient.to_string()]);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn mx_is_wanted_only_for_scripts_that_read_it() {
+    let reads = "fn route(d) { if \"mx.example\" in d.mx { \"g\" } }";
+    for (files, wanted) in [
+        (vec![("global.rhai", G)], false),
+        (vec![("global.rhai", reads)], true),
+        (vec![("account/alice.rhai", reads)], true),
+        (vec![("account/bob.rhai", reads)], false),
+        (vec![("domain/far.example.rhai", reads)], false),
+        (
+            vec![
+                ("lib/a.rhai", "import \"lib/b\" as b; fn f(d) { b::f(d) }"),
+                ("lib/b.rhai", "fn f(d) { d.mx }"),
+                ("global.rhai", "import \"lib/a\" as a; fn route(d) { a::f(d); }"),
+            ],
+            true,
+        ),
+        (vec![("lib/b.rhai", "fn f(d) { d.mx }"), ("global.rhai", G)], false),
+        (vec![("global.rhai", "fn route(d) { let f = |x| x.mx; f.call(d); }")], true),
+    ] {
+        assert_eq!(load(&files).unwrap().wants_mx(&facts()), wanted, "{files:?}");
+    }
+    let known = Facts { mx: Some(vec!["mx.example".into()]), ..facts() };
+    assert_eq!(transport(&ask(&load(&[("global.rhai", reads)]).unwrap(), known)), "g");
+}
+
+fn previous_attempt() -> Attempt {
+    let mut decision = Decision::without_script(Level::Global, TransportName::new("smarthost").unwrap());
+    decision.micros = 5;
+    Attempt {
+        number: 1,
+        at: "2026-11-22T13:00:00Z".parse().unwrap(),
+        decision: Some(decision),
+        outcome: Some(Outcome {
+            verdict: Verdict::Temporary,
+            stage: Stage::Rcpt,
+            host: Some("mx.far.example".into()),
+            ip: "192.0.2.7".parse().ok(),
+            tls: Some("TLSv1.3 X".into()),
+            code: Some(451),
+            enhanced: Some(EnhancedCode::new(4, 7, 1)),
+            text: "greylisted".into(),
+        }),
+        ended: None,
+    }
+}
+
+#[test]
+fn every_property_has_the_value_that_the_contract_says() {
+    let lost = Attempt { decision: None, outcome: None, ..previous_attempt() };
+    let whole = Facts {
+        attempt: 3,
+        age: Duration::from_millis(61_500),
+        expires_in: Duration::from_secs(100),
+        message_id: Some("id@x".into()),
+        smtputf8: true,
+        header: Bytes::from_static(b"Subject: Hi\r\n there\r\n\r\n"),
+        mx: Some(vec!["mx1".into(), "mx2".into()]),
+        history: Arc::new([lost, previous_attempt()]),
+        ..facts()
+    };
+    let bare = Facts { sender: ReversePath::Null, account: None, is_dsn: true, require_tls: true, ..facts() };
+    for (facts, condition) in [
+        (&whole, "delivery.attempt == 3"),
+        (&whole, "delivery.account == \"alice\""),
+        (&whole, "delivery.sender == \"Alice@ours.example\""),
+        (&whole, "delivery.sender_local == \"Alice\" && delivery.sender_domain == \"ours.example\""),
+        (&whole, "delivery.recipient == \"bob@far.example\""),
+        (&whole, "delivery.recipient_local == \"bob\" && delivery.recipient_domain == \"far.example\""),
+        (&whole, "delivery.size == 1000 && delivery.age == 61 && delivery.expires_in == 100"),
+        (
+            &whole,
+            "delivery.message_id == \"id@x\" && !delivery.is_dsn && delivery.smtputf8 && !delivery.require_tls",
+        ),
+        (&whole, "delivery.mx == [\"mx1\", \"mx2\"] && \"mx2\" in delivery.mx"),
+        (&whole, "delivery.header(\"subject\") == \"Hi there\" && delivery.header(\"x\") == ()"),
+        (&whole, "delivery.history.len() == 2 && delivery.last.transport == delivery.history[1].transport"),
+        (&whole, "delivery.last.transport == \"smarthost\" && delivery.last.level == \"global\""),
+        (&whole, "delivery.last.host == \"mx.far.example\" && delivery.last.ip == \"192.0.2.7\""),
+        (&whole, "delivery.last.tls == \"TLSv1.3 X\" && delivery.last.stage == \"rcpt\""),
+        (
+            &whole,
+            "delivery.last.code == 451 && delivery.last.enhanced == \"4.7.1\" && delivery.last.text == \"greylisted\"",
+        ),
+        (&whole, "now() - delivery.last.at == 2710 && delivery.last.at < now()"),
+        (
+            &whole,
+            "let lost = delivery.history[0]; lost.transport == () && lost.code == () && lost.text == () && lost.stage == ()",
+        ),
+        (
+            &whole,
+            "let lost = delivery.history[0]; lost.level == () && lost.host == () && lost.ip == () && lost.tls == () && lost.enhanced == ()",
+        ),
+        (
+            &whole,
+            "let n = now(); [n.year, n.month, n.day, n.hour, n.minute, n.second] == [2026, 11, 22, 13, 45, 10]",
+        ),
+        (&whole, "now().weekday == 7 && now().unix == 1795355110"),
+        (&whole, "`${now()}` == \"2026-11-22T13:45:10Z\""),
+        (&whole, "delivery.history.filter(|a| a.code == 451).len() == 1"),
+        (&bare, "delivery.sender == \"\" && delivery.sender_local == \"\" && delivery.sender_domain == \"\""),
+        (&bare, "!in_domain(delivery.sender_domain, \".example\")"),
+        (&bare, "delivery.account == () && delivery.message_id == () && delivery.last == ()"),
+        (
+            &bare,
+            "delivery.history.is_empty() && delivery.is_dsn && delivery.require_tls && !delivery.smtputf8",
+        ),
+    ] {
+        let (before, condition) = condition.rsplit_once("; ").unwrap_or(("", condition));
+        let trace = global(&format!("{before};\nif {condition} {{ \"g\" }}"), facts.clone());
+        assert_eq!(transport(&trace), "g", "{condition}\n{trace}");
+    }
+}
+
+#[test]
+fn what_is_logged_is_bounded_and_stays_one_line() {
+    let limits = ScriptLimits { log_lines_max: 2, ..ScriptLimits::default() };
+    let script = "fn route(d) { log(\"a\\nb\\x1b[0m\"); let s = \"\"; s.pad(600, \"é\"); log(s); log(3); log(2.5); log(d.account); }";
+    let dir = directory(&[("global.rhai", script)]);
+    let log = ask(&ScriptSet::load(dir.path(), &limits).unwrap(), facts()).verdict().unwrap().log;
+    assert_eq!(log[0], "a b [0m");
+    assert_eq!((log[1].len(), log[1].ends_with('…')), (503, true));
+    assert_eq!((log.len(), log[2].as_str()), (3, "(3 more lines were not kept)"));
+    let small =
+        global("log(3); log(2.5); log(()); log([1, \"x\"]); log(now());", facts()).verdict().unwrap().log;
+    assert_eq!(small, ["3", "2.5", "", "[1, \"x\"]", "2026-11-22T13:45:10Z"]);
+}
+
+#[test]
+fn a_header_that_is_too_long_for_scripts_is_cut() {
+    let mut header = b"X: ".to_vec();
+    header.extend_from_slice("é".repeat(70_000).as_bytes());
+    let facts = Facts { header: header.into(), ..facts() };
+    assert_eq!(transport(&global("if delivery.header(\"x\").bytes == 65536 { \"g\" }", facts)), "g");
+}
+
+fn problems(files: &[(&str, &str)]) -> Vec<String> {
+    load(files).expect_err("problems").iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_problem_has_its_place_and_what_would_be_right() {
+    for (files, expected) in [
+        (vec![("global.rhai", "fn route(delivery) {\n  if \n}")], vec!["global.rhai:3:1: "]),
+        (
+            vec![("global.rhai", "fn route(delivery) { delivry.size }")],
+            vec!["global.rhai:1:22: Undefined variable: delivry"],
+        ),
+        (
+            vec![("global.rhai", "")],
+            vec!["global.rhai:1:1: there is no function route(delivery) (a script looks like"],
+        ),
+        (
+            vec![("global.rhai", "\nfn rout(delivery) { }")],
+            vec!["global.rhai:2:19: there is no function route(delivery) (did you mean 'rout'"],
+        ),
+        (
+            vec![("global.rhai", "\nfn route() { }")],
+            vec!["global.rhai:2:4: route takes one parameter, not 0 (write: fn route(delivery))"],
+        ),
+        (
+            vec![("global.rhai", "fn route(a, b)\n{ }")],
+            vec!["global.rhai:1:4: route takes one parameter, not 2"],
+        ),
+        (
+            vec![("global.rhai", "fn route(a) { }\nfn route(a, b) { }")],
+            vec!["global.rhai:2:4: route takes one parameter, not 2"],
+        ),
+        (vec![("global.rhai", "fn route(a) { }\nfn route(b) { }")], vec!["global.rhai:2:"]),
+        (
+            vec![("global.rhai", "let x = 1;\nfn route(d) { }\nlog(\"x\");")],
+            vec!["global.rhai:1:1: this statement stands outside", "global.rhai:3:1: this statement"],
+        ),
+        (vec![("global.rhai", "fn route(d) { eval(\"1\") }")], vec!["global.rhai:1:15: "]),
+        (vec![("global.rhai", "fn route(d) { print(\"1\") }")], vec!["global.rhai:1:15: "]),
+        (
+            vec![("global.rhai", "import \"../x\" as x;\nfn route(d) { }")],
+            vec!["global.rhai:1:8: import of \"../x\", outside the scripts directory"],
+        ),
+        (
+            vec![("global.rhai", "import \"/etc/x\" as x;\nfn route(d) { }")],
+            vec!["global.rhai:1:8: import of \"/etc/x\", outside"],
+        ),
+        (
+            vec![("global.rhai", "fn route(d) { import \"lib/../../x\" as x; }")],
+            vec!["global.rhai:1:22: import of \"lib/../../x\", outside"],
+        ),
+        (
+            vec![("global.rhai", "import \"lib/nome\" as x;\nfn route(d) { }"), ("lib/name.rhai", "")],
+            vec!["global.rhai:1:8: there is no module \"lib/nome\" (did you mean \"lib/name\"?)"],
+        ),
+        (
+            vec![("global.rhai", "import \"name.rhai\" as x;\nfn route(d) { }"), ("lib/name.rhai", "")],
+            vec!["global.rhai:1:8: there is no module \"name.rhai\" (did you mean \"lib/name\"?)"],
+        ),
+        (
+            vec![("global.rhai", "fn route(d) { import d.account as x; }")],
+            vec!["global.rhai:1:15: import needs its path as a literal"],
+        ),
+        (
+            vec![("lib/a.rhai", "import \"lib/b\" as b;"), ("lib/b.rhai", "\nimport \"lib/a\" as a;")],
+            vec!["lib/b.rhai:2:8: modules import each other: lib/a -> lib/b -> lib/a"],
+        ),
+        (
+            vec![("lib/a.rhai", "import \"lib/a\" as b;")],
+            vec!["lib/a.rhai:1:8: modules import each other: lib/a -> lib/a"],
+        ),
+        (
+            vec![
+                ("lib/a.rhai", "fn f(x) { }\nprivate fn g() { }"),
+                (
+                    "global.rhai",
+                    "import \"lib/a\" as a;\nfn route(d) {\na::f(1);\na::ff(1);\na::f();\na::g();\n}",
+                ),
+            ],
+            vec![
+                "global.rhai:4:4: lib/a has no function ff with 1 parameters (it has f with 1)",
+                "global.rhai:5:4: lib/a has no function f with 0",
+                "global.rhai:6:4: lib/a has no function g with 0",
+            ],
+        ),
+        (vec![("lib/a.rhai", "const X = 1 / 0;")], vec!["lib/a.rhai:1:13: Division by zero"]),
+        (vec![("lib/a.rhai", "\nfn f() {\n")], vec!["lib/a.rhai:"]),
+        (vec![("account/a b.rhai", NOTHING)], vec!["account/a b.rhai: \"a b\" is not an account name"]),
+        (vec![("domain/a b.rhai", NOTHING)], vec!["domain/a b.rhai: \"a b\" is not a domain"]),
+        (
+            vec![("domain/Example.org.rhai", NOTHING), ("domain/example.org.rhai", NOTHING)],
+            vec!["domain/example.org.rhai: domain/Example.org.rhai is for the same domain"],
+        ),
+        (vec![("globl.rhai", NOTHING)], vec!["globl.rhai: no level asks this script"]),
+        (
+            vec![("accounts/a.rhai", NOTHING)],
+            vec!["accounts/: no script in this folder is asked (did you mean 'account/'?)"],
+        ),
+        (
+            vec![("global.rhai", "fn route(d) { ] }"), ("account/a.rhai", ""), ("lib/x.rhai", "fn")],
+            vec!["account/a.rhai:1:1", "global.rhai:1:15", "lib/x.rhai:1:"],
+        ),
+    ] {
+        let found = problems(&files);
+        assert_eq!(found.len(), expected.len(), "{files:?} gave {found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found} should begin with {expected}");
+        }
+    }
+}
+
+#[test]
+fn names_of_files_are_normalised() {
+    let set = load(&[
+        ("domain/Bücher.Example.rhai", D),
+        ("domain/example.test.rhai", D),
+        ("account/ALICE.rhai", A),
+        ("account/me@example.test.rhai", A),
+        ("domain/example.org.test.rhai", "fn test_something() { }"),
+        ("global.test.rhai", "fn test_something() { }"),
+        ("domain/example.org.test.toml", "[[case]]"),
+        ("account/.#alice.rhai", "half"),
+        ("README.md", "text"),
+    ]);
+    let set = set.unwrap();
+    assert_eq!(
+        set.domains().map(Domain::as_str).collect::<Vec<_>>(),
+        ["example.test", "xn--bcher-kva.example"]
+    );
+    assert_eq!(set.accounts().map(AccountName::as_str).collect::<Vec<_>>(), ["alice", "me@example.test"]);
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_a_problem_and_an_empty_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(
+        transport(&ask(&ScriptSet::load(dir.path(), &ScriptLimits::default()).unwrap(), facts())),
+        "direct"
+    );
+    let problems = ScriptSet::load(&dir.path().join("gone"), &ScriptLimits::default()).unwrap_err();
+    assert!(problems[0].message.starts_with("cannot be read"), "{problems:?}");
+}
+
+#[test]
+fn links_may_lead_anywhere_within_the_directory_and_nowhere_else() {
+    let outside = directory(&[("secret.rhai", "fn f() { 1 }"), ("global.rhai", G)]);
+    let dir = directory(&[("..data/global.rhai", G), ("..data/lib/names.rhai", "fn f() { 1 }")]);
+    symlink("..data/global.rhai", dir.path().join("global.rhai")).unwrap();
+    symlink("..data/lib", dir.path().join("lib")).unwrap();
+    let link = outside.path().join("scripts");
+    symlink(dir.path(), &link).unwrap();
+    assert_eq!(transport(&ask(&ScriptSet::load(&link, &ScriptLimits::default()).unwrap(), facts())), "g");
+
+    symlink(outside.path().join("secret.rhai"), dir.path().join("..data/lib/secret.rhai")).unwrap();
+    fs::create_dir(dir.path().join("account")).unwrap();
+    symlink("../../nowhere.rhai", dir.path().join("account/alice.rhai")).unwrap();
+    let problems = ScriptSet::load(&link, &ScriptLimits::default()).unwrap_err();
+    let text: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert!(text[0].starts_with("account/alice.rhai: cannot be read"), "{text:?}");
+    assert!(
+        text[1].starts_with("lib/secret.rhai: is a link to ")
+            && text[1].ends_with("outside the scripts directory")
+    );
+}
+
+#[test]
+fn hashes_tell_contents_and_names_apart() {
+    let one = load(&[("global.rhai", G)]).unwrap();
+    let same = load(&[("global.rhai", G), ("notes.txt", "x")]).unwrap();
+    let text = load(&[("global.rhai", A)]).unwrap();
+    let name = load(&[("account/a.rhai", G)]).unwrap();
+    assert_eq!(one.hash(), same.hash());
+    assert!(one.hash() != text.hash() && one.hash() != name.hash());
+    assert_eq!((one.hash().len(), one.scripts().len()), (16, 1));
+    assert_eq!(one.scripts()[0].hash, source::content_hash(G.as_bytes()));
+    assert_eq!(source::content_hash(b"").as_ref(), "e3b0c44298fc1c14");
+}
+
+#[test]
+fn the_time_that_scripts_see_is_that_of_the_facts() {
+    let night = Facts { now: Timestamp::UNIX_EPOCH, ..facts() };
+    assert_eq!(transport(&global("if now().hour < 6 && now().weekday == 4 { \"g\" }", night)), "g");
+}
+
+#[test]
+fn code_nested_as_deep_as_is_allowed_fits_on_a_small_stack() {
+    // Deep calls of deep expressions, on a thread like those of the server.
+    let nested = format!("{}n{}", "(1 + ".repeat(50), ")".repeat(50));
+    let script = format!("fn route(d) {{ deep(0); }}\nfn deep(n) {{ let x = {nested}; deep(n + 1); }}");
+    let set = load(&[("global.rhai", &script)]).unwrap();
+    let thread = std::thread::Builder::new().stack_size(2 * 1024 * 1024);
+    let kind = thread.spawn(move || error(&ask(&set, facts())).kind).unwrap().join().unwrap();
+    assert_eq!(kind, ErrorKind::CallDepth);
+}

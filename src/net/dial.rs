@@ -25,11 +25,11 @@ pub async fn dial(peer: SocketAddr, timeout: Duration) -> Result<TcpStream, Dial
     Ok(tcp)
 }
 
-/// The system's words without its number, as they stand in mail logs everywhere.
-fn reason(error: &io::Error) -> String {
+/// What the system says, without its number.
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        io::ErrorKind::ConnectionReset => "connection reset".into(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => "connection reset".into(),
         io::ErrorKind::TimedOut => "connection timed out".into(),
         io::ErrorKind::NetworkUnreachable => "network unreachable".into(),
         io::ErrorKind::HostUnreachable => "host unreachable".into(),

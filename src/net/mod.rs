@@ -4,6 +4,6 @@ mod dial;
 mod listen;
 mod stream;
 
-pub use dial::{DialError, dial};
+pub use dial::{DialError, dial, reason};
 pub use listen::{ConnectionGuard, ConnectionLimits, ListenError, TooManyConnections, accept, listen};
 pub use stream::Stream;

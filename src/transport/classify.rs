@@ -45,7 +45,7 @@ pub(super) enum Cause {
     #[error("the peer closed the connection while we waited for {0}")]
     Closed(&'static str),
     /// The network broke, or the peer reset the connection.
-    #[error("the connection was lost: {0}")]
+    #[error("the connection was lost: {}", crate::net::reason(.0))]
     Lost(io::Error),
     /// The peer does not speak SMTP.
     #[error("{0}")]

@@ -167,7 +167,7 @@ mod tests {
             (&utf8, ASCII, &nothing, ok("a@example.net>")),
             (&utf8, EIGHT, &nothing, ok("a@example.net>")),
             (&utf8, UTF8_HEADER, &nothing, Err("5.6.7".into())),
-            (&utf8, UTF8_HEADER, &everything(), ok("a@example.net> SIZE=21 BODY=8BITMIME SMTPUTF8")),
+            (&utf8, UTF8_HEADER, &everything(), ok("a@example.net> SIZE=22 BODY=8BITMIME SMTPUTF8")),
             (&utf8_sender, ASCII, &nothing, Err("5.6.7".into())),
             (&utf8_sender, ASCII, &everything(), ok("ä@example.net> SIZE=21 SMTPUTF8")),
             (&tls, ASCII, &nothing, Err("5.7.30".into())),

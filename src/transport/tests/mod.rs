@@ -1,1 +1,10 @@
+//! Transports against real sockets: scripted peers, smtp-sink, a real DNS server.
 
+mod decisions;
+mod direct;
+mod peer;
+mod reuse;
+mod sink;
+mod stages;
+mod tls;
+mod world;

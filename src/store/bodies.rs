@@ -68,7 +68,7 @@ impl Bodies {
         }
     }
 
-    /// Removes every file that `known` does not know; the number removed. Called before anybody writes.
+    /// Removes every body that `known` does not know; the number removed. Called before anybody writes.
     pub(super) fn sweep(
         &self,
         mut known: impl FnMut(&str) -> Result<bool, StoreError>,
@@ -80,7 +80,8 @@ impl Bodies {
             }
             for path in entries(&folder)? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                if !known(name)? {
+                // What an operator put there is not ours to remove.
+                if is_name(name) && !known(name)? {
                     remove_file(&path);
                     removed += 1;
                 }
@@ -108,6 +109,11 @@ impl Drop for NewBody {
             remove_file(&self.path);
         }
     }
+}
+
+/// Whether a file's name is one that [`Bodies::write`] gives.
+fn is_name(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {

@@ -107,6 +107,7 @@ fn info(row: &Row<'_>) -> rusqlite::Result<MailboxInfo> {
         id: MailboxId(row.get(0)?),
         name: row.get(1)?,
         uidvalidity: row.get(2)?,
+        // Only we write it; what is not known (any more) shows as none.
         special_use: row.get::<_, Option<String>>(3)?.and_then(|text| text.parse().ok()),
         subscribed: row.get(4)?,
         has_children: row.get(5)?,

@@ -192,7 +192,8 @@ pub(super) fn keywords(connection: &Connection, mailbox: MailboxId) -> Result<Ve
     let mut rows = statement.query([mailbox.0])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(Keyword::new(&row.get::<_, String>(0)?)?);
+        let word = Keyword::new(&row.get::<_, String>(0)?);
+        found.push(word.map_err(|_| StoreError::corrupt("a keyword"))?);
     }
     Ok(found)
 }

@@ -9,6 +9,7 @@
 
 mod bodies;
 mod content;
+mod delivery;
 mod error;
 mod flags;
 mod history;
@@ -34,7 +35,7 @@ use tokio::sync::watch::Receiver;
 use crate::names::{AccountName, QueueId};
 use bodies::Bodies;
 use content::Prepared;
-use history::DeliveryKey;
+use delivery::DeliveryKey;
 use messages::Entry;
 use name::Name;
 use passwords::Passwords;
@@ -375,13 +376,13 @@ impl Store {
         let key = DeliveryKey { id: key.0, recipient: key.1, received };
         let content = self.prepare(content.into()).await?;
         let entry = Entry { content, flags: Flags::new(), internal_date: received };
-        self.write(move |tx| history::deliver(tx, &account, &name, &key, entry)).await
+        self.write(move |tx| delivery::deliver(tx, &account, &name, &key, entry)).await
     }
 
     /// Forgets the keys of deliveries made before a time; the number forgotten. A key must outlive its message in the
     /// queue.
     pub async fn prune_delivered(&self, before: Timestamp) -> Result<usize> {
-        self.write(move |tx| history::prune_delivered(tx, before)).await
+        self.write(move |tx| delivery::prune(tx, before)).await
     }
 
     /// Makes a content ready for the writer: a large body goes to its file here, not on the writer's thread.

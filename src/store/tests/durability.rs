@@ -126,11 +126,15 @@ async fn files_that_a_crash_left_without_a_row_are_removed_at_the_next_start() {
     let world = World::with(StoreOptions { body_bytes_max_in_row: 10, ..StoreOptions::default() }).await;
     world.append(world.inbox, "A: 1\r\n\r\na body in a file").await;
     // A crash between the file and the commit.
-    world.store.0.bodies.write(b"nobody's").unwrap().keep();
-    assert_eq!(world.files(), 2);
+    let orphan = world.store.0.bodies.write(b"nobody's").unwrap();
+    let folder = world.dir.path().join(BODIES_DIR).join(&orphan.name()[..2]);
+    orphan.keep();
+    std::fs::write(folder.join("notes"), "the operator's").unwrap();
+    assert_eq!(world.files(), 3);
     world.store.close().await;
     let store = Store::open(world.dir.path()).unwrap();
-    assert_eq!(world.files(), 1);
+    assert_eq!(world.files(), 2);
+    assert!(folder.join("notes").exists());
     assert_eq!(store.content(world.inbox, 1).await.unwrap().unwrap(), "A: 1\r\n\r\na body in a file");
 }
 

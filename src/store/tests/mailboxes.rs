@@ -146,3 +146,47 @@ async fn who_watches_an_account_hears_of_its_mailboxes_only() {
     assert_eq!(*hers.borrow_and_update(), 4);
     assert_eq!(*his.borrow(), 0);
 }
+
+#[tokio::test]
+async fn an_account_has_so_many_mailboxes_and_subscriptions_and_no_more() {
+    let world = World::new().await;
+    let fill = |tx: &mut Tx<'_>| {
+        let numbers = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)";
+        let id = crate::store::mailboxes::ensure_account(tx, &ann())?;
+        for (limit, insert) in [
+            (
+                MAILBOXES_PER_ACCOUNT_MAX,
+                "INSERT INTO mailbox (account, name, uidvalidity, created) SELECT ?2, 'm' || i, i, 0 FROM n",
+            ),
+            (
+                SUBSCRIPTIONS_PER_ACCOUNT_MAX,
+                "INSERT INTO subscription (account, name) SELECT ?2, 'm' || i FROM n",
+            ),
+        ] {
+            // Six are there from the first day; one place stays free.
+            tx.connection.execute(&format!("{numbers} {insert}"), rusqlite::params![limit - 7, id])?;
+        }
+        Ok(())
+    };
+    world.store.write(fill).await.unwrap();
+    world.create("last").await;
+    world.store.subscribe(&ann(), "last", true).await.unwrap();
+    let limit = "an account has at most 10000 mailboxes";
+    assert_eq!(world.store.create_mailbox(&ann(), "one-more").await.unwrap_err().to_string(), limit);
+    assert_eq!(world.store.rename_mailbox(&ann(), "m1", "new/m1").await.unwrap_err().to_string(), limit);
+    world.store.rename_mailbox(&ann(), "m1", "new").await.unwrap();
+    let failed = world.store.subscribe(&ann(), "one-more", true).await.unwrap_err();
+    assert_eq!(failed.to_string(), "an account subscribes to at most 20000 names");
+}
+
+#[tokio::test]
+async fn of_a_large_mailbox_nothing_is_left_but_what_was_copied() {
+    let world = World::new().await;
+    let large = world.create("large").await;
+    let mails = (0..300).map(|number| mail(&format!("A: {number}\r\n\r\n"))).collect();
+    world.store.append(large, mails).await.unwrap();
+    world.store.copy_messages(large, vec![17], world.inbox).await.unwrap();
+    world.store.delete_mailbox(&ann(), "large").await.unwrap();
+    world.settle(1).await;
+    assert_eq!(world.text(world.inbox, 1).await.unwrap(), "A: 16\r\n\r\n");
+}

@@ -1,1 +1,333 @@
-//! (being built)
+//! The whole server: starts its parts in order, reloads what can change while it runs, and stops without losing a
+//! delivery that is under way.
+
+use std::fs::{File, OpenOptions};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use fs2::FileExt;
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, Listener, ListenerKind};
+use crate::control::{ControlContext, ReloadRequest, Reloaded};
+use crate::dns::Resolver;
+use crate::imap_server::{self, ImapContext};
+use crate::net::{ConnectionLimits, ListenError};
+use crate::queue::{self, Queue};
+use crate::route::{Router, ScriptProblem};
+use crate::smtp_server::{self, SmtpContext};
+use crate::spool::{Spool, SpoolError, SpoolOptions};
+use crate::store::{Store, StoreError};
+use crate::tls::{ServerTls, ServerTlsError};
+use crate::transport::Engine;
+
+/// How long a stop waits for sessions and deliveries that are under way.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Why the server did not start; each text says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be made or opened.
+    #[error("cannot use the data directory {path}: {source}")]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Another process works in the data directory.
+    #[error("another Waypost is running in the data directory {0}: stop it first, or set another data_dir")]
+    DataDirInUse(PathBuf),
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The mailboxes cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] ServerTlsError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The routing scripts do not load.
+    #[error("the routing scripts have problems:\n{}", listed(.0))]
+    Scripts(Vec<ScriptProblem>),
+    /// The scripts directory cannot be watched.
+    #[error(transparent)]
+    Watch(#[from] crate::route::WatchError),
+    /// The control socket cannot be made.
+    #[error("cannot open the control socket: {0}")]
+    Control(std::io::Error),
+    /// Signals cannot be taken.
+    #[error("cannot take signals: {0}")]
+    Signals(std::io::Error),
+}
+
+fn listed(problems: &[ScriptProblem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+}
+
+/// The right to work in a data directory: one process at a time (fs2). Given back when dropped.
+#[derive(Debug)]
+pub struct DataDirLock(#[expect(dead_code)] File);
+
+impl DataDirLock {
+    /// Makes the directory where it is missing, and takes it.
+    pub fn take(dir: &Path) -> Result<Self, StartError> {
+        let failed = |source| StartError::DataDir { path: dir.to_owned(), source };
+        std::fs::create_dir_all(dir).map_err(failed)?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(dir.join("lock"));
+        let file = file.map_err(failed)?;
+        match file.try_lock_exclusive() {
+            Ok(()) => Ok(Self(file)),
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => {
+                Err(StartError::DataDirInUse(dir.to_owned()))
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// A running server.
+pub struct Server {
+    config: Arc<ArcSwap<Config>>,
+    queue: Queue,
+    spool: Spool,
+    store: Store,
+    router: Arc<Router>,
+    engine: Engine,
+    resolver: Resolver,
+    tls: Option<ServerTls>,
+    reload_sender: mpsc::Sender<ReloadRequest>,
+    reload_requests: mpsc::Receiver<ReloadRequest>,
+    started: Timestamp,
+    limits: ConnectionLimits,
+    addresses: Vec<(ListenerKind, SocketAddr)>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+    _watch: crate::route::Watch,
+    _lock: DataDirLock,
+}
+
+impl Server {
+    /// Starts everything. `tls` takes the place of the configuration's certificate files.
+    pub async fn start(config: Config, tls: Option<ServerTls>) -> Result<Self, StartError> {
+        let lock = DataDirLock::take(&config.data_dir)?;
+        let tls = match (tls, &config.tls) {
+            (Some(given), _) => Some(given),
+            (None, Some(files)) => Some(ServerTls::load(files)?),
+            (None, None) => None,
+        };
+        let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
+        let (spool, waiting) = Spool::open(&config.data_dir.join("queue"), options)?;
+        let store = Store::open(&config.data_dir.join("store"))?;
+        let router =
+            Router::new(&config.scripts_dir, config.script_limits.clone()).map_err(StartError::Scripts)?;
+        let router = Arc::new(router);
+        let resolver = Resolver::new(&config.dns);
+        let engine = Engine::new(resolver.clone(), config.hostname.clone());
+        let sockets = listen(&config.listeners)?;
+        let limits =
+            ConnectionLimits::new(config.limits.connections_max, config.limits.connections_per_ip_max);
+        for account in config.accounts.keys() {
+            store.ensure_account(account).await?;
+        }
+
+        let waiting_count = waiting.len();
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        let parts = queue::Parts {
+            config: config.clone(),
+            spool: spool.clone(),
+            store: store.clone(),
+            router: router.clone(),
+            engine: engine.clone(),
+            resolver: resolver.clone(),
+        };
+        let queue = Queue::start(parts, waiting);
+        let watch = crate::route::watch(router.clone())?;
+        let (reload_sender, reload_requests) = mpsc::channel(8);
+        let mut server = Self {
+            resolver,
+            reload_sender,
+            reload_requests,
+            started: crate::clock::now(),
+            config,
+            queue,
+            spool,
+            store,
+            router,
+            engine,
+            tls,
+            limits,
+            addresses: Vec::new(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            _watch: watch,
+            _lock: lock,
+        };
+        server.serve(sockets);
+        crate::control::serve(server.control(), server.stopping.clone(), &server.tasks)
+            .map_err(StartError::Control)?;
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            hostname = %server.config.load().hostname,
+            scripts = %server.router.current().hash(),
+            queued = waiting_count,
+            "started"
+        );
+        Ok(server)
+    }
+
+    fn serve(&mut self, sockets: Vec<(Arc<Listener>, tokio::net::TcpListener)>) {
+        for (listener, socket) in sockets {
+            let address = socket.local_addr().unwrap_or(listener.address);
+            tracing::info!(kind = listener.kind.as_str(), %address, "listening");
+            self.addresses.push((listener.kind, address));
+            let stopping = self.stopping.clone();
+            match listener.kind {
+                ListenerKind::Smtp | ListenerKind::Submission | ListenerKind::Submissions => {
+                    let context = SmtpContext {
+                        config: self.config.clone(),
+                        store: self.store.clone(),
+                        queue: self.queue.clone(),
+                        tls: self.tls.clone().map(Arc::new),
+                        limits: self.limits.clone(),
+                    };
+                    self.tasks.spawn(smtp_server::serve(listener, socket, context, stopping));
+                }
+                ListenerKind::Imap | ListenerKind::Imaps => {
+                    let context = ImapContext {
+                        config: self.config.clone(),
+                        store: self.store.clone(),
+                        tls: self.tls.clone(),
+                        connections: self.limits.clone(),
+                    };
+                    self.tasks.spawn(imap_server::serve(listener, socket, context, stopping));
+                }
+            }
+        }
+    }
+
+    /// Where it listens, in the order of the configuration (a port of 0 is shown as what it became).
+    pub fn addresses(&self) -> &[(ListenerKind, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// Mailboxes and accounts.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// What the control socket works with.
+    pub fn control(&self) -> ControlContext {
+        ControlContext {
+            config: self.config.clone(),
+            queue: self.queue.clone(),
+            store: self.store.clone(),
+            router: self.router.clone(),
+            resolver: self.resolver.clone(),
+            reload: self.reload_sender.clone(),
+            started: self.started,
+        }
+    }
+
+    /// Serves until SIGTERM or SIGINT, then stops. SIGHUP and the control socket load `config_file` again; a bad one is
+    /// reported and changes nothing.
+    pub async fn run(mut self, config_file: &Path) -> Result<(), StartError> {
+        let take = |kind| signal(kind).map_err(StartError::Signals);
+        let (mut terminate, mut interrupt, mut hang_up) =
+            (take(SignalKind::terminate())?, take(SignalKind::interrupt())?, take(SignalKind::hangup())?);
+        loop {
+            let request = tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hang_up.recv() => None,
+                request = self.reload_requests.recv() => request,
+            };
+            let reloaded = self.reload_file(config_file).await;
+            match &reloaded {
+                Ok(reloaded) => tracing::info!(notes = ?reloaded.notes, "reloaded"),
+                Err(problems) => tracing::error!(problems, "not reloaded: all stays as it was"),
+            }
+            if let Some(request) = request {
+                // Whoever asked may have gone in the meantime; the log has it too.
+                let _ = request.answer.send(reloaded);
+            }
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    async fn reload_file(&self, config_file: &Path) -> Result<Reloaded, String> {
+        let config = Config::load(config_file).map_err(|problems| problems.to_string())?;
+        self.reload(config).await.map_err(|error| error.to_string())
+    }
+
+    /// Takes a new configuration: transports, domains, accounts, limits, certificates and scripts change without a
+    /// connection being dropped. Notes say what changed, and what needs a restart.
+    pub async fn reload(&self, config: Config) -> Result<Reloaded, StartError> {
+        let old = self.config.load_full();
+        let mut notes: Vec<String> = [
+            ("data_dir", old.data_dir != config.data_dir),
+            ("scripts_dir", old.scripts_dir != config.scripts_dir),
+            ("[scripts]", old.script_limits != config.script_limits),
+            ("hostname", old.hostname != config.hostname),
+            ("listeners", !same_listeners(&old.listeners, &config.listeners)),
+        ]
+        .into_iter()
+        .filter(|(_, changed)| *changed)
+        .map(|(what, _)| format!("{what} has changed: this takes effect at the next start"))
+        .collect();
+        if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
+            tls.reload(files)?;
+        }
+        let scripts = self.router.reload().map_err(StartError::Scripts)?;
+        if !scripts.is_same() {
+            notes.push(format!("routing scripts {} run now", scripts.hash));
+        }
+        for account in config.accounts.keys() {
+            self.store.ensure_account(account).await?;
+        }
+        self.limits.set(config.limits.connections_max, config.limits.connections_per_ip_max);
+        self.config.store(Arc::new(config));
+        self.queue.routes_changed();
+        Ok(Reloaded { notes })
+    }
+
+    /// Stops: no new sessions, no new attempts; waits for what is under way, at most [`STOP_PATIENCE`].
+    pub async fn stop(self) {
+        tracing::info!("stopping");
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_PATIENCE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("stopping while sessions are still open");
+        }
+        self.queue.stop(STOP_PATIENCE).await;
+        self.engine.close_idle().await;
+        self.spool.close().await;
+        self.store.close().await;
+        tracing::info!("stopped");
+    }
+}
+
+fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {
+    listeners.iter().map(|l| Ok((Arc::new(l.clone()), crate::net::listen(l.address)?))).collect()
+}
+
+fn same_listeners(old: &[Listener], new: &[Listener]) -> bool {
+    let key = |l: &Listener| (l.kind, l.address);
+    old.iter().map(key).eq(new.iter().map(key))
+}

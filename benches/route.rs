@@ -16,6 +16,7 @@ use waypost::envelope::ReversePath;
 use waypost::route::{Facts, ScriptSet};
 
 const SECONDS: u64 = 1;
+const BATCH: u32 = 100;
 
 /// Each name, its script, and whether the transport is known.
 const SCRIPTS: [(&str, &str); 6] = [
@@ -64,12 +65,12 @@ const NAMES: &str = r#"fn by_domain(delivery) {
 }"#;
 
 fn main() {
-    println!("{:<40} {:>10} {:>14} {:>14}", "", "µs each", "a second, 1", "2 threads");
+    println!("{:<40} {:>10} {:>14} {:>14}", "", "µs, best", "a second, 1", "2 threads");
     for (name, script) in SCRIPTS {
         let set = load(script);
-        let one = per_second(&set, 1);
-        let two = per_second(&set, 2);
-        println!("{name:<40} {:>10.2} {one:>14.0} {two:>14.0}", 1e6 / one);
+        let (best, one) = measure(&set, 1);
+        let (_, two) = measure(&set, 2);
+        println!("{name:<40} {:>10.2} {one:>14.0} {two:>14.0}", best.as_secs_f64() * 1e6);
     }
     let begun = Instant::now();
     let sets = 20;
@@ -95,23 +96,27 @@ fn facts() -> Arc<Facts> {
     Arc::new(facts)
 }
 
-/// Decisions a second, verdict included, as the queue asks for them.
-fn per_second(set: &Arc<ScriptSet>, threads: usize) -> f64 {
+/// The best time for a decision, verdict included, over batches of a hundred; and decisions a second, all threads
+/// together. On a busy machine the first is the one to compare.
+fn measure(set: &Arc<ScriptSet>, threads: usize) -> (Duration, f64) {
     let work = || {
         let facts = facts();
         let end = Instant::now() + Duration::from_secs(SECONDS);
-        let mut count = 0u32;
+        let (mut count, mut best) = (0u32, Duration::MAX);
         while Instant::now() < end {
-            for _ in 0..100 {
+            let begun = Instant::now();
+            for _ in 0..BATCH {
                 let verdict = black_box(set.decide(&facts, &|_: &str| true)).verdict();
                 black_box(verdict).expect("a decision");
             }
-            count += 100;
+            best = best.min(begun.elapsed() / BATCH);
+            count += BATCH;
         }
-        f64::from(count)
+        (best, f64::from(count) / SECONDS as f64)
     };
     std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        running.into_iter().map(|thread| thread.join().expect("a count")).sum::<f64>() / SECONDS as f64
+        let done = running.into_iter().map(|thread| thread.join().expect("a count"));
+        done.fold((Duration::MAX, 0.0), |all, one| (all.0.min(one.0), all.1 + one.1))
     })
 }

@@ -22,13 +22,30 @@ pub(super) type Given = Result<Dynamic, Box<EvalAltResult>>;
 /// Longest line kept of `log(text)`.
 const LOG_LINE_BYTES_MAX: usize = 500;
 
-/// A property that scripts can read.
-pub struct Property<T: 'static> {
+/// What a property is for: the reference for the people who write scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PropertyDoc {
+    /// The type that has it: `delivery`, `attempt` or `time`.
+    pub of: &'static str,
     /// As scripts write it.
     pub name: &'static str,
     /// What it holds, in a line.
     pub doc: &'static str,
-    pub(super) get: fn(&mut T) -> Given,
+}
+
+/// All properties that scripts can read.
+pub fn properties() -> Vec<PropertyDoc> {
+    fn of<T>(of: &'static str, table: &[Property<T>]) -> impl Iterator<Item = PropertyDoc> {
+        table.iter().map(move |property| PropertyDoc { of, name: property.name, doc: property.doc })
+    }
+    of("delivery", DELIVERY).chain(of("attempt", ATTEMPT)).chain(of("time", TIME)).collect()
+}
+
+/// A property: its name, what it is for, and how it is computed.
+pub(super) struct Property<T: 'static> {
+    name: &'static str,
+    doc: &'static str,
+    get: fn(&mut T) -> Given,
 }
 
 /// One evaluation: the facts it reads, and the little that it leaves behind.
@@ -56,7 +73,7 @@ pub(super) struct Steps {
     /// The last of them that was reached.
     pub(super) exit: Option<Position>,
     /// The last place that was reached at all, with its file.
-    pub(super) last: Option<(Option<String>, Position)>,
+    pub(super) last: Option<(Option<Arc<str>>, Position)>,
 }
 
 impl Call {
@@ -130,7 +147,7 @@ macro_rules! property {
 }
 
 /// Properties of `delivery`.
-pub(super) const DELIVERY: &[Property<Delivery>] = &[
+const DELIVERY: &[Property<Delivery>] = &[
     property!("attempt", "number of the attempt that is to be made, from 1", |d| number(
         d.0.facts.attempt.into()
     )),
@@ -201,7 +218,7 @@ impl PastAttempt {
 }
 
 /// Properties of a past attempt.
-pub(super) const ATTEMPT: &[Property<PastAttempt>] = &[
+const ATTEMPT: &[Property<PastAttempt>] = &[
     property!("transport", "name of the transport that was used", |a| {
         let decision = a.record().and_then(|r| r.decision.as_ref());
         optional(decision.map(|d| d.transport.as_str()))
@@ -248,7 +265,7 @@ fn part(number: impl Into<INT>) -> Dynamic {
 }
 
 /// Properties of a point in time.
-pub(super) const TIME: &[Property<Time>] = &[
+const TIME: &[Property<Time>] = &[
     property!("unix", "seconds since 1970-01-01 00:00 UTC", |t| part(t.0.as_second())),
     property!("year", "year", |t| part(t.civil().year())),
     property!("month", "month, 1 to 12", |t| part(t.civil().month())),
@@ -287,7 +304,7 @@ fn register_type<T: Clone + Send + Sync + 'static>(
 }
 
 /// In the words that scripts are written in.
-pub(super) fn unknown_property<T>(type_name: &str, properties: &[Property<T>], name: &str) -> String {
+fn unknown_property<T>(type_name: &str, properties: &[Property<T>], name: &str) -> String {
     let names = properties.iter().map(|p| p.name);
     match nearest(name, names) {
         Some(right) if right == name => format!("write {type_name}.{name} for the property '{name}'"),

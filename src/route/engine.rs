@@ -19,6 +19,8 @@ use crate::config::ScriptLimits;
 
 /// Nesting of expressions and blocks that the parser accepts; it bounds the stack together with the call depth.
 const EXPRESSION_DEPTH_MAX: usize = 128;
+/// Deepest nesting of calls that the stack of a server's thread (2 MiB) holds for sure, whatever is configured.
+const CALL_DEPTH_MAX: usize = 64;
 const VARIABLES_MAX: usize = 200;
 const FUNCTIONS_MAX: usize = 500;
 /// `import` statements executed in one evaluation.
@@ -30,29 +32,66 @@ const OPERATIONS_PER_CLOCK: u64 = 256;
 ///
 /// The engine is shared, and its progress callback is told nothing but a count. A thread runs one evaluation at a
 /// time, so the thread is what tells evaluations apart.
+///
+/// On a busy machine a thread can be made to wait for longer than any script takes, and mail must not be deferred
+/// for that. So half of the time may pass unseen, and from then on a half counts only when the thread was computing
+/// for most of it. The processor's clock costs a system call, and no usual evaluation comes to it.
 #[derive(Default)]
-pub(super) struct Deadline(ThreadLocal<Cell<Option<Instant>>>);
+pub(super) struct Deadline(ThreadLocal<Cell<Option<Half>>>);
+
+#[derive(Clone, Copy)]
+struct Half {
+    span: Duration,
+    end: Instant,
+    processor_time: Option<Duration>,
+}
 
 impl Deadline {
     /// Sets the deadline of this thread's evaluation until the guard is dropped.
     pub(super) fn arm(&self, span: Duration) -> Armed<'_> {
         let cell = self.0.get_or_default();
-        cell.set(Instant::now().checked_add(span));
+        let span = span / 2;
+        let end = Instant::now().checked_add(span);
+        cell.set(end.map(|end| Half { span, end, processor_time: None }));
         Armed(cell)
     }
 
     fn passed(&self) -> bool {
-        self.0.get().and_then(Cell::get).is_some_and(|end| Instant::now() >= end)
+        let Some((cell, half)) = self.0.get().and_then(|cell| Some((cell, cell.get()?))) else {
+            return false;
+        };
+        let now = Instant::now();
+        if now < half.end {
+            return false;
+        }
+        let processor_time = thread_processor_time();
+        let used = half.processor_time.map(|before| processor_time.saturating_sub(before));
+        if used.is_some_and(|used| used >= half.span / 2) {
+            return true;
+        }
+        let end = now.checked_add(half.span).unwrap_or(half.end);
+        cell.set(Some(Half { span: half.span, end, processor_time: Some(processor_time) }));
+        false
     }
 }
 
+fn thread_processor_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// Takes the deadline away again.
-pub(super) struct Armed<'a>(&'a Cell<Option<Instant>>);
+pub(super) struct Armed<'a>(&'a Cell<Option<Half>>);
 
 impl Drop for Armed<'_> {
     fn drop(&mut self) {
         self.0.set(None);
     }
+}
+
+/// The limits as configured, but never so that a script could overflow the stack and end the process.
+pub(super) fn on_our_stack(limits: &ScriptLimits) -> ScriptLimits {
+    ScriptLimits { call_depth_max: limits.call_depth_max.min(CALL_DEPTH_MAX), ..limits.clone() }
 }
 
 /// An engine with the contract's types and functions, every limit set, and nothing to import yet.
@@ -128,8 +167,34 @@ pub(super) fn build_watching(
 fn note(delivery: &Delivery, source: Option<&str>, position: Position) {
     let mut steps = delivery.0.steps.lock();
     let Some(steps) = steps.as_mut().filter(|_| !position.is_none()) else { return };
-    steps.last = Some((source.map(str::to_owned), position));
+    let file = match steps.last.take() {
+        Some((file, _)) if file.as_deref() == source => file,
+        _ => source.map(Arc::from),
+    };
+    steps.last = Some((file, position));
     if source == Some(&*steps.file) && steps.exits.contains(&position) {
         steps.exit = Some(position);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_does_not_use_up_the_time_and_computing_does() {
+        let deadline = Deadline::default();
+        assert!(!deadline.passed(), "nothing runs");
+        let armed = deadline.arm(Duration::from_millis(10));
+        for _ in 0..5 {
+            std::thread::sleep(Duration::from_millis(10));
+            assert!(!deadline.passed(), "it only slept");
+        }
+        let begun = Instant::now();
+        while !deadline.passed() {
+            assert!(begun.elapsed() < Duration::from_secs(30), "it never passed");
+        }
+        drop(armed);
+        assert!(!deadline.passed(), "it is over");
     }
 }

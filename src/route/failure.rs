@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, ParseError, Position};
+use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
 
 use super::functions::FUNCTIONS;
 use super::problem::{ScriptProblem, line_and_column, nearest};
@@ -46,6 +46,8 @@ pub(super) fn parse_problem(file: &str, error: &ParseError) -> ScriptProblem {
         problem.with_hint("eval is not available in routing scripts")
     } else if removed("print") || removed("debug") {
         problem.with_hint("use log(text)")
+    } else if matches!(error.err_type(), ParseErrorType::ExprTooDeep) {
+        problem.with_hint("use switch, or 'in' with a list")
     } else {
         problem
     }
@@ -109,7 +111,13 @@ fn without_place(error: &EvalAltResult) -> String {
 }
 
 fn hint(error: &EvalAltResult) -> Option<String> {
-    let EvalAltResult::ErrorFunctionNotFound(signature, _) = error else { return None };
+    let signature = match error {
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => signature,
+        EvalAltResult::ErrorDotExpr(message, _) if message.ends_with("for type '()'") => {
+            return Some("the value is (): test for that first, as in: if x != () { ... }".into());
+        }
+        _ => return None,
+    };
     let name = signature.split([' ', '(']).next().unwrap_or_default();
     let ours = || FUNCTIONS.iter().map(|f| f.signature.rsplit('.').next().unwrap_or_default());
     let right = nearest(name, ours().map(|s| s.split('(').next().unwrap_or_default()))?;

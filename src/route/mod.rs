@@ -35,9 +35,11 @@ mod watch;
 #[cfg(test)]
 mod docs_test;
 #[cfg(test)]
+mod load_tests;
+#[cfg(test)]
 mod tests;
 
-pub use delivery::Property;
+pub use delivery::{PropertyDoc, properties};
 pub use facts::Facts;
 pub use functions::{FUNCTIONS, Function};
 pub use problem::ScriptProblem;

@@ -94,6 +94,7 @@ impl ScriptSet {
     /// Reads and compiles a scripts directory. All problems are found, not the first alone, in the order of files
     /// and lines.
     pub fn load(dir: &Path, limits: &ScriptLimits) -> Result<Self, Vec<ScriptProblem>> {
+        let limits = &engine::on_our_stack(limits);
         let mut problems = Vec::new();
         let sources = source::read(dir, &mut problems);
         let deadline = Arc::new(Deadline::default());
@@ -268,7 +269,7 @@ impl ScriptSet {
         let ran = catch_unwind(AssertUnwindSafe(|| {
             engine.call_fn_with_options::<Dynamic>(options, &mut scope, &script.ast, "route", (delivery,))
         }));
-        ran.unwrap_or_else(|_| Err("the script interpreter failed".into()))
+        ran.unwrap_or_else(|_| Err("the script interpreter failed".into())).map(Dynamic::flatten)
     }
 
     /// Runs a script again and notes where it goes. What it logs then is not kept.
@@ -294,7 +295,7 @@ impl ScriptSet {
         let forgotten = error.line.is_none() || !matches!(error.kind, ErrorKind::Script);
         if forgotten && let Some((file, position)) = self.watched(script, call).and_then(|steps| steps.last) {
             (error.line, error.column) = line_and_column(position);
-            error.file = file.map_or_else(|| script.id.file.clone(), Arc::from);
+            error.file = file.unwrap_or_else(|| script.id.file.clone());
         }
         error
     }

@@ -234,6 +234,8 @@ impl Reader<'_> {
         if meta.len() > SCRIPT_BYTES_MAX {
             return Err(format!("is larger than {SCRIPT_BYTES_MAX} bytes"));
         }
-        String::from_utf8(fs::read(&real).map_err(unreadable)?).map_err(|_| "is not UTF-8".into())
+        let text = String::from_utf8(fs::read(&real).map_err(unreadable)?).map_err(|_| "is not UTF-8")?;
+        // Some editors begin a file with a byte order mark.
+        Ok(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
     }
 }

@@ -55,7 +55,8 @@ enum Event {
 /// Watches the router's directory on a thread of its own, and reloads when something in it changes.
 pub fn watch(router: Arc<Router>) -> Result<Watch, WatchError> {
     let (events, received) = channel();
-    let mut watcher = Watcher { router, events: events.clone(), watched: None, reported: Vec::new() };
+    let mut watcher =
+        Watcher { router, events: events.clone(), watched: None, complaint: None, reported: Vec::new() };
     watcher.follow()?;
     let thread =
         std::thread::Builder::new().name("route-watch".into()).spawn(move || watcher.run(&received))?;
@@ -80,6 +81,8 @@ struct Watcher {
     router: Arc<Router>,
     events: Sender<Event>,
     watched: Option<(PathBuf, Notifier)>,
+    /// Why nothing is watched, as the log has it already.
+    complaint: Option<String>,
     /// Problems that the log has already, so that one broken file is not told again for each save of another.
     reported: Vec<ScriptProblem>,
 }
@@ -117,9 +120,17 @@ impl Watcher {
     /// Watches where the path leads now; tells whether that is another place than before.
     fn resolve(&mut self) -> bool {
         match self.follow() {
-            Ok(moved) => moved,
+            Ok(moved) => {
+                self.complaint = None;
+                moved
+            }
             Err(error) => {
-                tracing::warn!(%error, "routing scripts");
+                // It is tried again every two seconds; the log needs it once.
+                let complaint = error.to_string();
+                if self.complaint.as_ref() != Some(&complaint) {
+                    tracing::warn!(%error, "routing scripts");
+                    self.complaint = Some(complaint);
+                }
                 false
             }
         }

@@ -212,9 +212,7 @@ impl Helper<'_> {
     fn prepare(&mut self) {
         let shared = self.shared;
         let bytes = shared.options.segment_bytes;
-        let needed = shared.options.free_bytes_min.saturating_add(bytes);
-        let room = shared.disk.available(&shared.dir).is_ok_and(|available| available >= needed);
-        if shared.chores.has_spare() || !room {
+        if shared.chores.has_spare() || !self.has_space() {
             return;
         }
         let slot = shared.next_slot.fetch_add(1, Ordering::Relaxed);
@@ -273,13 +271,30 @@ impl Helper<'_> {
         }
     }
 
+    /// Whether the file system has space for another segment.
+    fn has_space(&self) -> bool {
+        let options = &self.shared.options;
+        let needed = options.free_bytes_min.saturating_add(options.segment_bytes);
+        self.shared.disk.available(&self.shared.dir).is_ok_and(|available| available >= needed)
+    }
+
+    /// On a full disk copies must leave room for outcomes: those come first.
+    fn has_room_for(&self, live: u64) -> bool {
+        let room = self.shared.room.load(Ordering::Relaxed);
+        live <= room / 2 || self.shared.chores.has_spare() || self.has_space()
+    }
+
     fn choose(&mut self) -> Option<Emptying> {
-        let (slot, file, tag) = {
+        let (slot, file, tag, live) = {
             let index = self.shared.index.lock();
             let slot = index.victim(YOUNG_SEGMENTS)?;
             let segment = index.segments.get(&slot)?;
-            (slot, segment.file.clone(), segment.tag)
+            (slot, segment.file.clone(), segment.tag, segment.live)
         };
+        if !self.has_room_for(live) {
+            self.undone = true;
+            return None;
+        }
         let records = segment::read_footer(&file, tag).and_then(|footer| match footer {
             Some(found) => Ok(found),
             None => segment::scan(&file, tag).map(|scan| scan.found),

@@ -35,8 +35,8 @@ pub(super) struct Recipient {
     pub attempts: u32,
     pub done: bool,
     pub held: bool,
-    /// Attempt 1 began with the acceptance and no record speaks of it yet.
-    pub assumed: bool,
+    /// Attempt 1 began with the acceptance, in this run, and no record speaks of it yet.
+    fresh: bool,
 }
 
 impl Recipient {
@@ -156,7 +156,7 @@ impl Index {
             attempts: u32::from(brief.started),
             done: false,
             held: false,
-            assumed: brief.started,
+            fresh: brief.started,
         };
         let entry = Entry {
             message: loc,
@@ -189,6 +189,29 @@ impl Index {
         }
         self.release(entry.message);
         entry.history.into_iter().for_each(|loc| self.release(loc));
+    }
+
+    /// A deferral of what began with the acceptance, in this run, takes that attempt back. (After a restart
+    /// nobody knows whether it was made; then it stays.)
+    pub(super) fn withdraw(&self, id: QueueId, event: &mut Event) {
+        let (Some(entry), Event::Settle(settled)) = (self.messages.get(&id), event) else { return };
+        for settled in settled {
+            let fresh =
+                entry.recipients.get(settled.recipient as usize).is_some_and(|recipient| recipient.fresh);
+            if let NextBrief::Deferred(until) = settled.next
+                && settled.attempt == 0
+                && fresh
+            {
+                settled.next = NextBrief::Withdrawn(until);
+            }
+        }
+    }
+
+    /// The run that accepted what is here has ended.
+    pub(super) fn age(&mut self) {
+        for recipient in self.messages.values_mut().flat_map(|entry| entry.recipients.iter_mut()) {
+            recipient.fresh = false;
+        }
     }
 
     /// Whether a settlement leaves nothing that waits.
@@ -336,7 +359,7 @@ impl Entry {
                 for (index, number) in attempts {
                     if let Some(recipient) = self.recipients.get_mut(*index as usize) {
                         recipient.attempts = recipient.attempts.max(*number);
-                        recipient.assumed = false;
+                        recipient.fresh = false;
                     }
                 }
             }
@@ -362,15 +385,15 @@ impl Entry {
 impl Recipient {
     /// Returns whether it became done by this.
     fn settle(&mut self, attempt: u32, next: NextBrief) -> bool {
-        if attempt == 0 && self.assumed && matches!(next, NextBrief::Deferred(_)) {
-            // The attempt that the acceptance spoke of was not made after all.
-            self.attempts = 0;
-        }
         self.attempts = self.attempts.max(attempt);
-        self.assumed &= attempt == 0 && !matches!(next, NextBrief::Deferred(_));
+        self.fresh &= attempt == 0;
         match next {
             NextBrief::Retry(due) | NextBrief::Deferred(due) => {
                 self.due = due;
+                false
+            }
+            NextBrief::Withdrawn(due) => {
+                (self.due, self.attempts, self.fresh) = (due, 0, false);
                 false
             }
             NextBrief::Done => !std::mem::replace(&mut self.done, true),

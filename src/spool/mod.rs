@@ -46,6 +46,7 @@ use self::disk::{Disk, OsDisk};
 use self::helper::Chores;
 use self::index::Index;
 use self::record::{Draft, Event, MessageBrief};
+use self::recover::Recovered;
 pub use self::types::{
     Control, NewMessage, Next, Origin, RecipientState, Settlement, SpoolError, SpoolOptions, SpoolStats,
     Status, StoredMessage, Waiting,
@@ -84,6 +85,8 @@ struct Shared {
     failures: AtomicU64,
     /// Of the youngest segment whose header is durable.
     durable_sequence: AtomicU64,
+    /// Bytes left in the segment being written, about.
+    room: AtomicU64,
 }
 
 impl Spool {
@@ -105,27 +108,18 @@ impl Spool {
         options.large_bytes_min = options.large_bytes_min.min((options.segment_bytes / 4) as usize);
         std::fs::create_dir_all(large::folder(dir))?;
         let lock = lock(dir)?;
-        let recovered = recover::recover(dir, &options, disk.as_ref())?;
+        let mut recovered = recover::recover(dir, &options, disk.as_ref())?;
         let waiting = recovered.index.page(None, usize::MAX);
-        let shared = Arc::new(Shared {
-            dir: dir.to_owned(),
-            options,
-            disk,
-            index: Mutex::new(recovered.index),
-            inbox: Inbox::default(),
-            chores: Chores::new(recovered.spares),
-            next_id: AtomicU64::new(recovered.next_id),
-            next_slot: AtomicU32::new(recovered.next_slot),
-            damaged: AtomicU64::new(recovered.damaged),
-            failures: AtomicU64::new(0),
-            durable_sequence: AtomicU64::new(0),
-        });
-        let mut writer = writer::Writer::new(shared.clone(), recovered.sequence, recovered.next_lsn);
+        let (sequence, next_lsn) = (recovered.sequence, recovered.next_lsn);
+        let obsolete = std::mem::take(&mut recovered.obsolete);
+        let unfinished = std::mem::take(&mut recovered.unfinished);
+        let shared = Arc::new(Shared::new(dir, options, disk, recovered));
+        let mut writer = writer::Writer::new(shared.clone(), sequence, next_lsn);
         writer.start()?;
-        for path in recovered.obsolete {
+        for path in obsolete {
             shared.disk.remove(&path)?;
         }
-        writer.finish_later(&recovered.unfinished);
+        writer.finish_later(&unfinished);
         let for_helper = shared.clone();
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(format!("spool-{name}")).spawn(run)
@@ -195,14 +189,14 @@ impl Spool {
     /// Records what came of attempts; durable on return. When nothing in the message waits any more, it is gone
     /// from the spool.
     pub async fn settle(&self, id: QueueId, settlements: Vec<Settlement>) -> Result<(), SpoolError> {
-        let event = Event::settle(&settlements);
+        let event = self.settle_event(id, &settlements);
         self.write(Draft::settle(id, &event, &settlements)?, event).await
     }
 
     /// As [`settle`](Self::settle) without waiting: written at once, so that it outlives this process, and synced
     /// with the next group or after [`SpoolOptions::settle_delay`].
     pub fn settle_later(&self, id: QueueId, settlements: Vec<Settlement>) {
-        let event = Event::settle(&settlements);
+        let event = self.settle_event(id, &settlements);
         let sent = Draft::settle(id, &event, &settlements).and_then(|draft| {
             self.shared().check_size(&draft)?;
             self.shared().inbox.push(Request { draft, event, answer: Answer::Nobody, copy_of: None })
@@ -270,12 +264,35 @@ impl Spool {
         let _ = tokio::task::spawn_blocking(move || handle.stop()).await;
     }
 
+    fn settle_event(&self, id: QueueId, settlements: &[Settlement]) -> Event {
+        let mut event = Event::settle(settlements);
+        self.shared().index.lock().withdraw(id, &mut event);
+        event
+    }
+
     async fn write(&self, draft: Draft, event: Event) -> Result<(), SpoolError> {
         self.shared().submit(draft, event)?.await.unwrap_or(Err(SpoolError::Closed))
     }
 }
 
 impl Shared {
+    fn new(dir: &Path, options: SpoolOptions, disk: Arc<dyn Disk>, recovered: Recovered) -> Self {
+        Self {
+            dir: dir.to_owned(),
+            options,
+            disk,
+            index: Mutex::new(recovered.index),
+            inbox: Inbox::default(),
+            chores: Chores::new(recovered.spares),
+            next_id: AtomicU64::new(recovered.next_id),
+            next_slot: AtomicU32::new(recovered.next_slot),
+            damaged: AtomicU64::new(recovered.damaged),
+            failures: AtomicU64::new(0),
+            durable_sequence: AtomicU64::new(0),
+            room: AtomicU64::new(0),
+        }
+    }
+
     fn submit(
         &self,
         draft: Draft,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::index::{Entry, Index, Loc};
 use super::record::{
-    ControlDetail, Event, HEADER_BYTES, Head, Kind, MessageBrief, MessageDetail, Override, Record,
+    ControlDetail, Event, HEADER_BYTES, Head, Kind, MessageBrief, MessageDetail, NextBrief, Override, Record,
 };
 use super::types::{NewMessage, Next, RecipientState, Settlement, SpoolError, StoredMessage};
 use super::{Shared, large};
@@ -35,19 +35,17 @@ impl Place {
         Some(Self { file: segment.file.clone(), tag: segment.tag, loc })
     }
 
+    /// So many bytes, or fewer where the file was cut: the bytes that fill a record up may be missing.
     fn bytes(&self, count: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; count];
+        let rest = self.file.metadata()?.len().saturating_sub(u64::from(self.loc.offset));
+        let mut bytes = vec![0; count.min(usize::try_from(rest).unwrap_or(count))];
         self.file.read_exact_at(&mut bytes, u64::from(self.loc.offset))?;
         Ok(bytes.into())
     }
 
     /// The whole record; `None` when it is damaged (or is not there any more).
     pub(super) fn record(&self) -> io::Result<Option<Record>> {
-        match self.bytes(self.loc.bytes as usize) {
-            Ok(bytes) => Ok(Record::parse(bytes, self.tag)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(error) => Err(error),
-        }
+        Ok(Record::parse(self.bytes(self.loc.bytes as usize)?, self.tag))
     }
 
     /// The record of a message, its content cut off after the header.
@@ -131,25 +129,20 @@ fn read_at(
             content.slice(..content.len().min(brief.header_bytes as usize))
         }
     };
+    let at = detail.received;
+    let begun = Attempt { number: 1, at, decision: None, outcome: None, ended: None };
+    let first: Vec<Attempt> = brief.started.then_some(begun).into_iter().collect();
     let mut recipients: Vec<RecipientState> = entry
         .recipients
         .iter()
         .map(|recipient| RecipientState {
             status: recipient.status(),
             attempts: recipient.attempts,
-            history: Vec::new(),
+            history: first.clone(),
             transport_override: None,
             deferral: None,
         })
         .collect();
-    if brief.started {
-        for (state, recipient) in recipients.iter_mut().zip(&entry.recipients) {
-            if recipient.assumed {
-                let at = detail.received;
-                state.history.push(Attempt { number: 1, at, decision: None, outcome: None, ended: None });
-            }
-        }
-    }
     for place in rest {
         let record = place.record()?.filter(|record| record.head.id == id);
         if record.is_none() && !settled {
@@ -194,15 +187,20 @@ fn recall(recipients: &mut [RecipientState], record: &Record) -> Option<()> {
             }
         }
         Kind::Settle => {
-            for settlement in serde_json::from_slice::<Vec<Settlement>>(detail).ok()? {
-                if let Some(state) = recipients.get_mut(settlement.recipient as usize) {
-                    state.deferral = match settlement.next {
-                        Next::Deferred { error, .. } => Some(error),
-                        Next::Done | Next::Retry(_) => None,
-                    };
-                    if let Some(attempt) = settlement.attempt {
-                        remember(state, attempt);
-                    }
+            let Some(Event::Settle(briefs)) = Event::parse(Kind::Settle, record.brief()) else { return None };
+            for (settlement, brief) in
+                serde_json::from_slice::<Vec<Settlement>>(detail).ok()?.into_iter().zip(briefs)
+            {
+                let Some(state) = recipients.get_mut(settlement.recipient as usize) else { continue };
+                state.deferral = match settlement.next {
+                    Next::Deferred { error, .. } => Some(error),
+                    Next::Done | Next::Retry(_) => None,
+                };
+                if let NextBrief::Withdrawn(_) = brief.next {
+                    state.history.retain(|attempt| attempt.number != 1);
+                }
+                if let Some(attempt) = settlement.attempt {
+                    remember(state, attempt);
                 }
             }
         }

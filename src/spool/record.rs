@@ -306,6 +306,8 @@ pub(super) enum NextBrief {
     Done,
     Retry(i64),
     Deferred(i64),
+    /// Deferred, and attempt 1, which began with the acceptance, was not made after all.
+    Withdrawn(i64),
 }
 
 const MESSAGE_BRIEF_BYTES: usize = 32;
@@ -346,6 +348,7 @@ impl Event {
                         NextBrief::Done => (0, 0),
                         NextBrief::Retry(time) => (1, time),
                         NextBrief::Deferred(time) => (2, time),
+                        NextBrief::Withdrawn(time) => (3, time),
                     };
                     put_u32s(out, &[settled.recipient, settled.attempt, next]);
                     out.extend_from_slice(&time.to_le_bytes());
@@ -387,6 +390,7 @@ impl Event {
                         0 => NextBrief::Done,
                         1 => NextBrief::Retry(time),
                         2 => NextBrief::Deferred(time),
+                        3 => NextBrief::Withdrawn(time),
                         _ => return None,
                     };
                     Some(SettleBrief { recipient: u32_at(bytes, 0)?, attempt: u32_at(bytes, 4)?, next })

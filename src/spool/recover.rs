@@ -160,6 +160,7 @@ impl Recovered {
         for of_message in pieces.chunk_by(|a, b| a.id == b.id) {
             self.replay(of_message);
         }
+        self.index.age();
         self.unfinished.retain(|id| self.index.messages.contains_key(id));
         let slots: Vec<u32> = self.index.segments.keys().copied().collect();
         for slot in slots {

@@ -283,8 +283,21 @@ pub(super) fn scan(file: &File, tag: u64) -> io::Result<Scan> {
     Ok(scan_bytes(&segment, tag))
 }
 
+/// The next place, from `at` on, that has the tag where a record has it.
+fn next_tag(tags: &memchr::memmem::Finder<'_>, segment: &[u8], mut at: usize) -> usize {
+    while let Some(found) = segment.get(at + 8..).and_then(|rest| tags.find(rest)) {
+        at = (at + found).next_multiple_of(8);
+        if found.is_multiple_of(8) {
+            return at;
+        }
+    }
+    segment.len()
+}
+
 fn scan_bytes(segment: &[u8], tag: u64) -> Scan {
     let mut scan = Scan::default();
+    let tag_bytes = tag.to_le_bytes();
+    let tags = memchr::memmem::Finder::new(&tag_bytes);
     let mut bad: Option<u32> = None;
     let mut at = RECORDS_FROM as usize;
     while at + HEADER_BYTES <= segment.len() {
@@ -292,7 +305,7 @@ fn scan_bytes(segment: &[u8], tag: u64) -> Scan {
         if u64_at(rest, 8) != Some(tag) {
             // Damage if a record follows; else the log just ends here.
             bad.get_or_insert(at as u32);
-            at += 8;
+            at = next_tag(&tags, segment, at + 8);
             continue;
         }
         let event = |head: &Head| {

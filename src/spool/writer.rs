@@ -27,7 +27,7 @@ const GROUP_BYTES_MAX: usize = 4 << 20;
 /// A segment that has to be made on the spot gets so many bytes of zeroes; the helper fills whole ones.
 const ZEROED_AT_ONCE_BYTES: u64 = 4 << 20;
 /// When no spare segment is there, this part of the segment is kept for what is not new mail.
-const RESERVE_PART: u64 = 8;
+const RESERVE_PART: u64 = 4;
 /// A spare segment is prepared when the one in use is so far.
 const PREPARE_PART: u64 = 4;
 /// Pause after several failures in a row, at most; each failure doubles it.
@@ -446,6 +446,7 @@ impl Writer {
         }
         active.synced = active.written;
         self.shared.durable_sequence.store(self.sequence, Ordering::Release);
+        self.shared.room.store(active.bytes - active.written, Ordering::Relaxed);
         self.failures_in_a_row = 0;
         self.pause = None;
         let want_spare = active.written > active.bytes / PREPARE_PART;

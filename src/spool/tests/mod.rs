@@ -1,6 +1,11 @@
 //! What the tests of the spool share: messages, attempts, a disk that fails when it is told to.
 
 mod basics;
+mod damage;
+mod disk;
+mod failures;
+mod large;
+mod model;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -78,4 +83,38 @@ pub(super) fn done(recipient: u32) -> Settlement {
 
 pub(super) fn open(dir: &TempDir) -> (Spool, Vec<Waiting>) {
     Spool::open(dir.path(), small()).unwrap()
+}
+
+/// A spool without its threads, as a start would find it.
+pub(super) fn at_rest(dir: &Path) -> Shared {
+    let recovered = recover::recover(dir, &small(), &OsDisk).unwrap();
+    Shared::new(dir, small(), Arc::new(OsDisk), recovered)
+}
+
+/// What a start finds: each message with its content and what its recipients wait for.
+pub(super) fn found(shared: &Shared) -> Vec<(QueueId, Arc<NewMessage>, Vec<RecipientState>)> {
+    let ids: Vec<QueueId> = shared.index.lock().messages.keys().copied().collect();
+    let read = |id| {
+        read::read(shared, id, true).ok().flatten().map(|stored| (id, stored.message, stored.recipients))
+    };
+    ids.into_iter().filter_map(read).collect()
+}
+
+/// The files of all segments.
+pub(super) fn segments(dir: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<PathBuf> = files.filter(|path| segment::slot_of(path).is_some()).collect();
+    files.sort();
+    files
+}
+
+/// Waits until the helper has come so far.
+pub(super) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    for _ in 0..2000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    panic!("not within four seconds: {what}");
 }

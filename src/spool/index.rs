@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::record::{Event, MessageBrief, NextBrief};
+use super::record::{Event, MessageBrief, NextBrief, SettleBrief};
 use super::segment::Void;
 use super::types::{Status, Waiting};
 use crate::names::QueueId;
@@ -217,12 +217,19 @@ impl Index {
     /// Whether a settlement leaves nothing that waits.
     pub(super) fn is_last(&self, id: QueueId, event: &Event) -> bool {
         let (Some(entry), Event::Settle(settled)) = (self.messages.get(&id), event) else { return false };
-        if (settled.len() as u64) < u64::from(entry.waiting) {
-            return false;
+        let ends = |settled: &&SettleBrief| {
+            let recipient = entry.recipients.get(settled.recipient as usize);
+            settled.next == NextBrief::Done && recipient.is_some_and(|recipient| !recipient.done)
+        };
+        match &settled[..] {
+            [one] => entry.waiting == 1 && ends(&one),
+            many => {
+                let mut ended: Vec<u32> = many.iter().filter(ends).map(|settled| settled.recipient).collect();
+                ended.sort_unstable();
+                ended.dedup();
+                ended.len() == entry.waiting as usize
+            }
         }
-        let mut after = entry.clone();
-        after.change(event);
-        after.waiting == 0
     }
 
     /// Whether the record at `loc` is needed there.

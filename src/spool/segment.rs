@@ -29,6 +29,7 @@ const VOID_BYTES: usize = 16;
 /// A record's place, and its head without CRC and tag.
 const FOOTER_ENTRY_BYTES: usize = 4 + HEADER_BYTES - 12;
 const ZERO_CHUNK_BYTES: usize = 1 << 20;
+const ZERO_SYNC_BYTES: u64 = 8 << 20;
 
 /// In a segment whose write or sync failed, nothing from there on counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,9 +143,13 @@ pub(super) fn create(disk: &dyn Disk, dir: &Path, slot: u32, bytes: u64, zeroed:
         let zeroes = vec![0; ZERO_CHUNK_BYTES];
         let mut at = u64::from(RECORDS_FROM);
         while at < zeroed.min(bytes) {
-            let chunk = (bytes - at).min(ZERO_CHUNK_BYTES as u64);
+            let chunk = (bytes - at).min(ZERO_CHUNK_BYTES as u64 - at % ZERO_CHUNK_BYTES as u64);
             disk.write_at(&file, &zeroes[..chunk as usize], at)?;
             at += chunk;
+            if at.is_multiple_of(ZERO_SYNC_BYTES) {
+                // In small portions, so that the writer's syncs do not wait for a large one.
+                disk.sync(&file)?;
+            }
         }
         disk.sync(&file)?;
         disk.rename(&new, &ready)?;

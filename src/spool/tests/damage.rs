@@ -29,9 +29,9 @@ impl Log {
             (segment.path.clone(), segment.tag)
         };
         if sealed {
-            run(spool.close())
+            run(spool.close());
         } else {
-            kill(spool, &disk)
+            kill(spool, &disk);
         }
         let file = File::open(&path).unwrap();
         let place = |found: &segment::Found| {

@@ -121,14 +121,14 @@ const fn class_of(verdict: Verdict) -> u8 {
     }
 }
 
-/// What a name without an answer means. For `direct` a domain that does not exist is the recipient's fault (5.1.2), a
-/// host without an address is its postmaster's (5.4.4).
+/// What a name without an answer means: a recipient's domain, or a `host` that should take its mail. That the domain
+/// does not exist is the address's fault (5.1.2); that its hosts lead nowhere is its postmaster's (5.4.4).
 pub(super) fn outcome_of_dns(error: &DnsError, host: Option<&Domain>) -> Outcome {
     let (verdict, enhanced) = match error {
-        DnsError::Permanent(Nothing::NoSuchDomain(_)) => (Verdict::Permanent, EnhancedCode::new(5, 1, 2)),
-        DnsError::Permanent(Nothing::NoAddress(_) | Nothing::NoUsableMx(_)) => {
-            (Verdict::Permanent, EnhancedCode::new(5, 4, 4))
+        DnsError::Permanent(Nothing::NoSuchDomain(_)) if host.is_none() => {
+            (Verdict::Permanent, EnhancedCode::new(5, 1, 2))
         }
+        DnsError::Permanent(_) => (Verdict::Permanent, EnhancedCode::new(5, 4, 4)),
         DnsError::Temporary(Trouble::AliasLoop(_)) => (Verdict::Temporary, EnhancedCode::new(4, 4, 6)),
         DnsError::Temporary(_) => (Verdict::Temporary, EnhancedCode::new(4, 4, 3)),
     };

@@ -145,8 +145,8 @@ async fn names_and_what_they_lead_to() {
         null.test      MX 0 .
         empty.test     EMPTY
         broken.test    SERVFAIL
-        far.test       MX 10 nowhere.test
-        far.test       MX 20 empty.test
+        far.test       MX 10 empty.test
+        far.test       MX 20 nowhere.test
         half.test      MX 10 nowhere.test
         half.test      MX 20 broken.test
         loop.test      CNAME loop.test
@@ -168,7 +168,7 @@ async fn names_and_what_they_lead_to() {
         ("b@nowhere.test", "permanent dns - 5.1.2 the domain nowhere.test does not exist"),
         ("b@empty.test", "permanent dns - 5.4.4 empty.test has no address"),
         ("b@broken.test", "temporary dns - 4.4.3 looking up broken.test failed"),
-        ("b@far.test", "permanent dns - 5.4.4 empty.test has no address"),
+        ("b@far.test", "permanent dns - 5.4.4 the domain nowhere.test does not exist"),
         ("b@half.test", "temporary dns - 4.4.3 looking up broken.test failed"),
         ("b@loop.test", "temporary dns - 4.4.6 loop.test is an alias that leads nowhere"),
         ("b@alias.test", "delivered data 250 2.0.0 taken"),
@@ -192,7 +192,7 @@ async fn a_smarthost_without_a_name_keeps_the_mail_waiting() {
     };
     let transport = crate::config::Transport { kind, ..(*direct(25, common())).clone() };
     let outcomes = engine.deliver(&transport.into(), &job(&["b@x.test"])).await;
-    assert_eq!(show_all(&outcomes), ["temporary dns - 4.1.2 the domain smart.test does not exist"]);
+    assert_eq!(show_all(&outcomes), ["temporary dns - 4.4.4 the domain smart.test does not exist"]);
 }
 
 #[tokio::test]

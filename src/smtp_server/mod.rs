@@ -12,6 +12,8 @@ pub mod body;
 mod connection;
 pub mod replies;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod transaction;
 
 use std::net::SocketAddr;

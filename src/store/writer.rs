@@ -210,7 +210,7 @@ impl Work {
         }
         let mut files = Vec::new();
         if self.orphans {
-            self.orphans = content::remove_orphans(&transaction, REMOVALS_PER_COMMIT_MAX, &mut files)?;
+            (self.orphans, files) = remove_alone(&transaction)?;
         }
         transaction.commit()?;
         Ok((effects, files))
@@ -220,17 +220,39 @@ impl Work {
 /// Runs one job inside a savepoint; `None` when it failed and was undone. An error means that the whole transaction
 /// is lost.
 fn run_alone(connection: &Connection, job: &mut dyn Job) -> Result<Option<Effects>> {
-    connection.prepare_cached("SAVEPOINT job")?.execute([])?;
+    connection.prepare_cached("SAVEPOINT alone")?.execute([])?;
     let mut tx = Tx { connection, now: crate::clock::now(), effects: Effects::default() };
     let good = job.run(&mut tx);
     let effects = tx.effects;
+    end_alone(connection, good)?;
+    Ok(good.then_some(effects))
+}
+
+/// Removes some contents that nobody uses; whether there may be more, and the files to remove after the commit. What
+/// fails here fails no job: it is undone, and tried again when the next content loses an entry.
+fn remove_alone(connection: &Connection) -> Result<(bool, Vec<String>)> {
+    connection.prepare_cached("SAVEPOINT alone")?.execute([])?;
+    let mut files = Vec::new();
+    let removed = content::remove_orphans(connection, REMOVALS_PER_COMMIT_MAX, &mut files);
+    end_alone(connection, removed.is_ok())?;
+    Ok(removed.map_or_else(
+        |error| {
+            tracing::error!(%error, "mailbox database: contents that nobody uses cannot be removed");
+            (false, Vec::new())
+        },
+        |more| (more, files),
+    ))
+}
+
+/// Keeps or undoes what was done since the savepoint.
+fn end_alone(connection: &Connection, good: bool) -> Result<()> {
     if connection.is_autocommit() {
         // SQLite gives up the whole transaction on some errors: full disk, failed I/O, no memory.
         return Err(StoreError::Database("the transaction was rolled back".to_owned()));
     }
     if !good {
-        connection.prepare_cached("ROLLBACK TO job")?.execute([])?;
+        connection.prepare_cached("ROLLBACK TO alone")?.execute([])?;
     }
-    connection.prepare_cached("RELEASE job")?.execute([])?;
-    Ok(good.then_some(effects))
+    connection.prepare_cached("RELEASE alone")?.execute([])?;
+    Ok(())
 }

@@ -219,3 +219,24 @@ fn nobody_else_can_look_into_the_store() {
         assert_eq!(std::fs::metadata(folder).unwrap().permissions().mode() & 0o777, 0o700);
     }
 }
+
+#[tokio::test]
+async fn a_removal_that_fails_fails_nobody_and_is_tried_again() {
+    let world = World::new().await;
+    let sql = |text: &'static str| world.store.write(move |tx| Ok(tx.connection.execute_batch(text)?));
+    let other = world.create("other").await;
+    world.append(world.inbox, "A: 1\r\n\r\n").await;
+    world.append(other, "A: 2\r\n\r\n").await;
+    sql("CREATE TRIGGER broken BEFORE DELETE ON content BEGIN SELECT RAISE(ABORT, 'on purpose'); END")
+        .await
+        .unwrap();
+    world.store.move_messages(other, vec![1], world.inbox).await.unwrap();
+    world.store.delete_mailbox(&ann(), "other").await.unwrap();
+    world.store.store_flags(world.inbox, vec![1], FlagOp::Add, flags("\\Deleted"), None).await.unwrap();
+    assert_eq!(world.store.expunge(world.inbox, None).await.unwrap(), [1]);
+    sql("DROP TRIGGER broken").await.unwrap();
+    assert_eq!(world.rows("content").await, 2);
+    world.store.store_flags(world.inbox, vec![2], FlagOp::Add, flags("\\Deleted"), None).await.unwrap();
+    world.store.expunge(world.inbox, None).await.unwrap();
+    world.settle(0).await;
+}

@@ -407,7 +407,7 @@ impl Config {
 
     /// Where the queue's log stands: the spool's folder in the data directory.
     pub fn spool_dir(&self) -> PathBuf {
-        self.data_dir.join("spool")
+        self.data_dir.join("queue")
     }
 
     /// Where accounts, mailboxes and history stand: the store's folder in the data directory.

@@ -1,0 +1,301 @@
+//! `waypost queue list|show|kick`: what waits, why, and "try again now". It asks the running server.
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::error::CommandError;
+use super::{Shared, ask, show, unexpected};
+use crate::address::{Domain, Mailbox};
+use crate::config::Config;
+use crate::control::{Answer, Request};
+use crate::envelope::ReversePath;
+use crate::names::{AccountName, QueueId};
+use crate::queue::{Filter, ListedMessage, ListedRecipient, Page};
+use crate::store::FinishedRecipient;
+
+/// Messages fetched in one go.
+const PAGE_MESSAGES: usize = 200;
+
+/// See and push what waits to be delivered
+#[derive(Debug, Args)]
+pub(super) struct QueueArgs {
+    #[command(subcommand)]
+    command: QueueCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum QueueCommand {
+    List(ListArgs),
+    Show(ShowArgs),
+    Kick(KickArgs),
+}
+
+/// Which messages: what is not given matches all.
+#[derive(Debug, Args)]
+struct FilterArgs {
+    /// Sent by this account
+    #[arg(long)]
+    account: Option<AccountName>,
+    /// With this sender; "" is the null sender
+    #[arg(long, value_parser = reverse_path)]
+    from: Option<ReversePath>,
+    /// To this recipient
+    #[arg(long)]
+    to: Option<Mailbox>,
+    /// With a sender in this domain
+    #[arg(long, value_name = "DOMAIN")]
+    from_domain: Option<Domain>,
+    /// To a recipient in this domain
+    #[arg(long, value_name = "DOMAIN")]
+    to_domain: Option<Domain>,
+    /// After at least so many attempts
+    #[arg(long, value_name = "N")]
+    attempts_min: Option<u32>,
+}
+
+impl FilterArgs {
+    fn filter(&self, ids: &[QueueId]) -> Filter {
+        Filter {
+            ids: ids.to_vec(),
+            account: self.account.clone(),
+            sender: self.from.clone(),
+            recipient: self.to.clone(),
+            sender_domain: self.from_domain.clone(),
+            recipient_domain: self.to_domain.clone(),
+            attempts_min: self.attempts_min,
+            ..Filter::default()
+        }
+    }
+}
+
+const LIST_HELP: &str = "\
+Each message with its recipients that wait: how many attempts were made, when the
+next is due, which way the last one went and what came of it.
+
+Examples:
+  waypost queue list
+  waypost queue list --to-domain example.net --attempts-min 3
+  waypost queue list --json | jq -r '.messages[].id'
+  waypost queue list --limit 50 --after 00002a";
+
+/// List what waits
+#[derive(Debug, Args)]
+#[command(after_help = LIST_HELP)]
+struct ListArgs {
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Messages at most; without it, all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Begin after this message
+    #[arg(long, value_name = "ID")]
+    after: Option<QueueId>,
+    /// Print JSON, histories included
+    #[arg(long)]
+    json: bool,
+}
+
+const SHOW_HELP: &str = "\
+Every attempt of every recipient: when, which transport, which script and line
+chose it, what the peer said.
+
+Examples:
+  waypost queue show 00002a
+  waypost queue show 00002a --json";
+
+/// Show one message with its whole history, also after it was delivered
+#[derive(Debug, Args)]
+#[command(after_help = SHOW_HELP)]
+struct ShowArgs {
+    /// Its id, as in `waypost queue list`, in log lines and in Received fields
+    id: QueueId,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+const KICK_HELP: &str = "\
+The scripts are asked again, as on every attempt.
+
+Examples:
+  waypost queue kick 00002a 00002b
+  waypost queue kick --to-domain example.net
+  waypost queue kick --all";
+
+/// Try again now
+#[derive(Debug, Args)]
+#[command(after_help = KICK_HELP)]
+struct KickArgs {
+    /// Which messages
+    ids: Vec<QueueId>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Everything that waits
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `queue show --json` prints.
+#[derive(Serialize)]
+struct Shown<'a> {
+    id: QueueId,
+    waiting: &'a Option<ListedMessage>,
+    finished: &'a [FinishedRecipient],
+}
+
+pub(super) fn run(args: &QueueArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
+    let config = shared.config()?;
+    match &args.command {
+        QueueCommand::List(args) => list(args, &config, out),
+        QueueCommand::Show(args) => show_one(args, &config, out),
+        QueueCommand::Kick(args) => kick(args, &config, out),
+    }
+}
+
+fn list(args: &ListArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
+    let filter = args.filter.filter(&[]);
+    let (mut after, mut left) = (args.after, args.limit.map_or(usize::MAX, |limit| limit as usize));
+    let mut all = Page::default();
+    let (mut messages, mut recipients) = (0usize, 0usize);
+    let now = crate::clock::now();
+    loop {
+        let limit = left.min(PAGE_MESSAGES);
+        let request = Request::QueueList { filter: filter.clone(), after, limit };
+        let Answer::Queue(page) = ask(config, &request)? else { return Err(unexpected()) };
+        left = left.saturating_sub(page.messages.len());
+        messages += page.messages.len();
+        recipients += page.messages.iter().map(|message| message.recipients.len()).sum::<usize>();
+        all.next = page.next;
+        if args.json {
+            all.messages.extend(page.messages);
+        } else {
+            page.messages.iter().try_for_each(|message| write!(out, "{}", message_text(message, now)))?;
+        }
+        match page.next {
+            Some(next) if left > 0 => after = Some(next),
+            _ => break,
+        }
+    }
+    if args.json {
+        serde_json::to_writer_pretty(&mut *out, &all)?;
+        return Ok(writeln!(out)?);
+    }
+    let plural = |number: usize| if number == 1 { "" } else { "s" };
+    match all.next {
+        Some(next) => writeln!(out, "more: add --after {next}")?,
+        None if messages == 0 => writeln!(out, "nothing waits")?,
+        None => writeln!(
+            out,
+            "{messages} message{}, {recipients} recipient{}",
+            plural(messages),
+            plural(recipients)
+        )?,
+    }
+    Ok(())
+}
+
+fn message_text(message: &ListedMessage, now: Timestamp) -> String {
+    let recipients = message.recipients.iter().map(|recipient| recipient_text(recipient, now));
+    std::iter::once(head_text(message, now)).chain(recipients).collect()
+}
+
+fn head_text(message: &ListedMessage, now: Timestamp) -> String {
+    let account = message.account.as_ref().map_or_else(String::new, |name| format!(", account {name}"));
+    let (size, when) = (show::size(message.size), show::when(message.received, now));
+    format!("{}  from {}  {size}, {when}{account}\n", message.id, sender(&message.sender))
+}
+
+/// The null sender is written as in SMTP.
+fn sender(sender: &ReversePath) -> String {
+    sender.mailbox().map_or_else(|| "<>".to_owned(), ToString::to_string)
+}
+
+fn recipient_text(recipient: &ListedRecipient, now: Timestamp) -> String {
+    let next = match (recipient.running, recipient.held) {
+        (true, _) => "under way".to_owned(),
+        (false, true) => "held".to_owned(),
+        (false, false) => format!("next {}", show::when(recipient.due, now)),
+    };
+    let attempts = recipient.attempts;
+    let plural = if attempts == 1 { "" } else { "s" };
+    let last = match (&recipient.problem, recipient.history.last()) {
+        (Some(problem), _) => format!("           no way could be chosen: {problem}\n"),
+        (None, Some(last)) => {
+            let way = last.decision.as_ref().map_or_else(|| "way unknown".to_owned(), show::decision);
+            let end = last.outcome.as_ref().map_or_else(|| "no outcome yet".to_owned(), show::outcome);
+            format!("           last: {way}: {end}\n")
+        }
+        (None, None) => String::new(),
+    };
+    format!("        to {}  {attempts} attempt{plural}, {next}\n{last}", recipient.address)
+}
+
+fn show_one(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
+    let request = Request::QueueShow { id: args.id };
+    let Answer::Message { waiting, finished } = ask(config, &request)? else { return Err(unexpected()) };
+    if args.json {
+        serde_json::to_writer_pretty(
+            &mut *out,
+            &Shown { id: args.id, waiting: &waiting, finished: &finished },
+        )?;
+        return Ok(writeln!(out)?);
+    }
+    let now = crate::clock::now();
+    if let Some(message) = &waiting {
+        write!(out, "{}", head_text(message, now))?;
+        for recipient in &message.recipients {
+            let text = recipient_text(&ListedRecipient { history: Vec::new(), ..recipient.clone() }, now);
+            write!(out, "{text}")?;
+            recipient
+                .history
+                .iter()
+                .try_for_each(|attempt| write!(out, "{}", show::attempt(attempt, "        ")))?;
+        }
+    } else if let Some(first) = finished.first() {
+        let account = first.account.as_ref().map_or_else(String::new, |name| format!(", account {name}"));
+        let (size, when) = (show::size(first.size), show::when(first.received, now));
+        writeln!(out, "{}  from {}  {size}, {when}{account}", args.id, sender(&first.sender))?;
+    }
+    for recipient in &finished {
+        let when = show::when(recipient.finished, now);
+        writeln!(out, "        to {}  {} {when}", recipient.recipient, recipient.state)?;
+        recipient
+            .attempts
+            .iter()
+            .try_for_each(|attempt| write!(out, "{}", show::attempt(attempt, "        ")))?;
+    }
+    Ok(())
+}
+
+fn kick(args: &KickArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
+    let filter = args.filter.filter(&args.ids);
+    if filter == Filter::default() && !args.all {
+        return Err(CommandError::new(super::Exit::Usage, "which messages? give ids or a filter, or --all"));
+    }
+    let Answer::Kicked { recipients } = ask(config, &Request::QueueKick { filter })? else {
+        return Err(unexpected());
+    };
+    if args.json {
+        return Ok(writeln!(out, "{}", serde_json::json!({ "recipients": recipients }))?);
+    }
+    if recipients == 0 && args.all {
+        return Ok(writeln!(out, "nothing waits")?);
+    }
+    if recipients == 0 {
+        return Err(CommandError::new(super::Exit::Bad, "nothing that waits is meant by that"));
+    }
+    let plural = if recipients == 1 { "" } else { "s" };
+    Ok(writeln!(out, "{recipients} recipient{plural} will be tried now")?)
+}
+
+/// A sender as typed: an address, or nothing for the null sender; `<...>` is taken too.
+pub(super) fn reverse_path(text: &str) -> Result<ReversePath, String> {
+    let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
+    ReversePath::try_from(bare.to_owned()).map_err(|error| error.to_string())
+}

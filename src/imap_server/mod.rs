@@ -24,6 +24,7 @@ mod wire;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -44,12 +45,17 @@ pub struct ImapContext {
     /// Mailboxes and passwords.
     pub store: Store,
     /// The certificate; `None` makes STARTTLS unavailable.
-    pub tls: Option<ServerTls>,
+    pub tls: Option<Arc<ServerTls>>,
     /// Connections at the same time; shared with the other servers.
-    pub connections: ConnectionLimits,
+    pub limits: ConnectionLimits,
 }
 
-/// Serves a listening socket until `shutdown`; then tells the clients and waits for them to be gone.
+/// How long a session may take to end once the server stops; what it is doing then is cut off, which loses nothing
+/// that was answered.
+pub const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Serves a listening socket until `shutdown`; then says BYE to the clients, and returns when all are gone or
+/// [`STOP_PATIENCE`] is over.
 pub async fn serve(
     listener: Arc<Listener>,
     socket: TcpListener,
@@ -57,12 +63,13 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) {
     let tasks = TaskTracker::new();
+    let abort = CancellationToken::new();
     loop {
         let (tcp, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
             accepted = accept(&socket) => accepted,
         };
-        let guard = match ctx.connections.admit(peer.ip()) {
+        let guard = match ctx.limits.admit(peer.ip()) {
             Ok(guard) => guard,
             Err(too_many) => {
                 tracing::warn!(%peer, kind = listener.kind.as_str(), reason = %too_many, "connection refused");
@@ -73,13 +80,20 @@ pub async fn serve(
         let (listener, ctx, shutdown) = (Arc::clone(&listener), ctx.clone(), shutdown.clone());
         let session = format!("{:08x}", rand::random::<u32>());
         let span = tracing::info_span!("imap", session = %session, peer = %peer);
+        let abort = abort.clone();
         let task = async move {
-            connection::run(tcp, listener, ctx, shutdown).await;
+            tokio::select! {
+                () = connection::run(tcp, listener, ctx, shutdown) => {}
+                () = abort.cancelled_owned() => tracing::debug!("cut off"),
+            }
             drop(guard);
         };
         tasks.spawn(task.instrument(span));
     }
     drop(socket);
     tasks.close();
-    tasks.wait().await;
+    if tokio::time::timeout(STOP_PATIENCE, tasks.wait()).await.is_err() {
+        abort.cancel();
+        tasks.wait().await;
+    }
 }

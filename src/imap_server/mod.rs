@@ -45,9 +45,9 @@ pub struct ImapContext {
     /// Mailboxes and passwords.
     pub store: Store,
     /// The certificate; `None` makes STARTTLS unavailable.
-    pub tls: Option<Arc<ServerTls>>,
+    pub tls: Option<ServerTls>,
     /// Connections at the same time; shared with the other servers.
-    pub limits: ConnectionLimits,
+    pub connections: ConnectionLimits,
 }
 
 /// How long a session may take to end once the server stops; what it is doing then is cut off, which loses nothing
@@ -69,7 +69,7 @@ pub async fn serve(
             () = shutdown.cancelled() => break,
             accepted = accept(&socket) => accepted,
         };
-        let guard = match ctx.limits.admit(peer.ip()) {
+        let guard = match ctx.connections.admit(peer.ip()) {
             Ok(guard) => guard,
             Err(too_many) => {
                 tracing::warn!(%peer, kind = listener.kind.as_str(), reason = %too_many, "connection refused");

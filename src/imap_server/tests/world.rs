@@ -79,7 +79,7 @@ impl Client {
 pub struct World {
     address: std::net::SocketAddr,
     tls_at_once: bool,
-    tls: Arc<ServerTls>,
+    tls: ServerTls,
     store: Store,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
@@ -104,14 +104,14 @@ impl World {
             let account = AccountName::new(name).unwrap();
             store.set_password(&account, "secret").await.unwrap();
         }
-        let tls = Arc::new(ServerTls::self_signed(&[Domain::parse("imap.example.org").unwrap()]).unwrap());
+        let tls = ServerTls::self_signed(&[Domain::parse("imap.example.org").unwrap()]).unwrap();
         let socket = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         let ctx = ImapContext {
             config: Arc::new(ArcSwap::from_pointee(config)),
             store: store.clone(),
-            tls: Some(Arc::clone(&tls)),
-            limits: ConnectionLimits::new(None, None),
+            tls: Some(tls.clone()),
+            connections: ConnectionLimits::new(None, None),
         };
         let shutdown = CancellationToken::new();
         let tls_at_once = listener.kind.tls_at_once();

@@ -150,6 +150,8 @@ pub(super) struct Writer {
     full: bool,
     failures_in_a_row: u32,
     pause: Option<(Instant, SpoolError)>,
+    /// No segment could be allocated; not tried again before.
+    no_space_until: Option<Instant>,
 }
 
 impl Writer {
@@ -168,6 +170,7 @@ impl Writer {
             full: false,
             failures_in_a_row: 0,
             pause: None,
+            no_space_until: None,
         }
     }
 
@@ -201,6 +204,7 @@ impl Writer {
 
     /// Runs until the spool is closed.
     pub(super) fn run(mut self) {
+        let _end = End(self.shared.clone());
         let mut batch = Vec::new();
         loop {
             let stop = self.shared.inbox.take(&mut batch, self.wake_at());
@@ -213,8 +217,8 @@ impl Writer {
     }
 
     fn wake_at(&self) -> Option<Instant> {
-        let redo_at =
-            (!self.redo.is_empty()).then(|| self.pause.as_ref().map_or_else(Instant::now, |pause| pause.0));
+        let paused_until = self.pause.as_ref().map(|pause| pause.0).max(self.no_space_until);
+        let redo_at = (!self.redo.is_empty()).then(|| paused_until.unwrap_or_else(Instant::now));
         [self.sync_due, redo_at].into_iter().flatten().min()
     }
 
@@ -239,10 +243,10 @@ impl Writer {
     }
 
     fn pausing(&mut self) -> bool {
-        if self.pause.as_ref().is_some_and(|pause| pause.0 <= Instant::now()) {
-            self.pause = None;
-        }
-        self.pause.is_some()
+        let now = Instant::now();
+        self.pause.take_if(|pause| pause.0 <= now);
+        self.no_space_until.take_if(|until| *until <= now);
+        self.pause.is_some() || self.no_space_until.is_some()
     }
 
     /// Whether mail can be taken. Space for it is allocated, but the rest of the machine needs some as well.
@@ -264,8 +268,8 @@ impl Writer {
             Err(error) => return Self::refuse(request, &error),
         };
         if let Err(error) = self.make_room(&request) {
-            return match request.answer {
-                Answer::Nobody => self.redo.push_back(request),
+            return match (&request.answer, &error) {
+                (Answer::Nobody, SpoolError::Io(_) | SpoolError::Full) => self.redo.push_back(request),
                 _ => Self::refuse(request, &error),
             };
         }
@@ -310,7 +314,7 @@ impl Writer {
             Answer::Helper(helper) => drop(helper.send(matches!(error, SpoolError::Unknown(_)))),
             Answer::Nobody => {
                 let id = request.draft.head.id;
-                tracing::debug!(%id, %error, "an outcome came too late");
+                tracing::warn!(%id, %error, "an outcome was not recorded");
             }
         }
     }
@@ -334,7 +338,7 @@ impl Writer {
             self.roll();
             self.activate(request.is_new_mail())?;
         }
-        Ok(())
+        if fits(self, 0) { Ok(()) } else { Err(SpoolError::TooLarge) }
     }
 
     /// Ends the use of the segment: everything in it is synced, the footer too.
@@ -405,6 +409,9 @@ impl Writer {
         {
             return Err(error.clone());
         }
+        if self.no_space_until.is_some_and(|until| Instant::now() < until) {
+            return Err(SpoolError::Full);
+        }
         let (disk, bytes) = (&self.shared.disk, self.shared.options.segment_bytes);
         let needed = self.shared.options.free_bytes_min.saturating_add(bytes);
         if new_mail && disk.available(&self.shared.dir).is_ok_and(|available| available < needed) {
@@ -417,9 +424,12 @@ impl Writer {
         }
         let slot = self.shared.next_slot.fetch_add(1, Ordering::Relaxed);
         segment::create(disk.as_ref(), &self.shared.dir, slot, bytes, ZEROED_AT_ONCE_BYTES).map_err(|error| {
-            let full = error.kind() == io::ErrorKind::StorageFull;
+            if error.kind() == io::ErrorKind::StorageFull {
+                self.no_space_until = Some(Instant::now() + PAUSE_FIRST);
+                return SpoolError::Full;
+            }
             self.count_failure(&error);
-            if full && new_mail { SpoolError::Full } else { error.into() }
+            error.into()
         })
     }
 
@@ -527,6 +537,16 @@ impl Writer {
                 "outcomes could not be recorded before the queue was closed"
             );
         }
-        self.shared.chores.stop();
+    }
+}
+
+/// However the writer ends, nobody waits for it afterwards.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.inbox.stop();
+        self.0.inbox.state.lock().requests.clear();
+        self.0.chores.stop();
     }
 }

@@ -110,6 +110,9 @@ fn a_full_disk_takes_no_mail_but_outcomes() {
     };
     assert!(matches!(refused, SpoolError::Full), "{refused}");
     assert!(ids.len() > 10);
+    for _ in 0..3 {
+        assert!(matches!(run(spool.accept(message(1, 1, 2000), true)), Err(SpoolError::Full)));
+    }
     for id in &ids[1..] {
         run(spool.settle(*id, vec![retry(0, 1, 900)])).unwrap();
     }

@@ -134,9 +134,7 @@ impl Connection {
             let action = match find_line(&self.input) {
                 Line::Complete(length) => self.line(&config, length),
                 Line::Bare(fault) => self.session.bare_line_end(fault),
-                Line::Incomplete if self.input.len() > self.session.line_bytes_max(&self.input) => {
-                    self.skip_line(&config).await?
-                }
+                Line::Incomplete if self.line_is_too_long() => self.skip_line(&config).await?,
                 Line::Incomplete => match self.wait_for_line(&config).await? {
                     Some(action) => action,
                     None => continue,
@@ -174,14 +172,18 @@ impl Connection {
                 Waited::Input => {
                     // Only what is new can hold the end of the line, and a CR before it.
                     let from = length.saturating_sub(1);
-                    let over = self.input.len() > self.session.line_bytes_max(&self.input);
-                    if over || find_line(&self.input[from..]) != Line::Incomplete {
+                    if self.line_is_too_long() || find_line(&self.input[from..]) != Line::Incomplete {
                         return Ok(None);
                     }
                 }
                 other => return Ok(Some(self.gave_up(other))),
             }
         }
+    }
+
+    /// Whether the line is too long already, before its end has come; the last byte may be the CR of its end.
+    fn line_is_too_long(&self) -> bool {
+        self.input.len() > self.session.line_bytes_max(&self.input) + 1
     }
 
     /// Throws away a line that is too long, up to its end.

@@ -302,8 +302,7 @@ impl Session {
         if self.logs_in() && self.sender() == Sender::Anybody {
             return Action::Reply(replies::authenticate_first(!self.may_send_password()));
         }
-        let tls = matches!(self.tls, Tls::Active(_));
-        match Transaction::begin(mail, self.sender(), tls, config) {
+        match Transaction::begin(mail, self.sender(), config) {
             Ok(transaction) => {
                 self.transactions = self.transactions.saturating_add(1);
                 self.state = State::Mail(transaction);

@@ -49,16 +49,14 @@ pub struct Transaction {
 
 impl Transaction {
     /// Begins with MAIL, if this sender may.
-    pub fn begin(mail: Mail, by: Sender<'_>, tls: bool, config: &Config) -> Result<Self, Refusal> {
+    pub fn begin(mail: Mail, by: Sender<'_>, config: &Config) -> Result<Self, Refusal> {
         // Known, but not offered: binary content would have to be converted for servers without BINARYMIME, and
         // REQUIRETLS be kept on the way out.
         if mail.body == Some(BodyType::BinaryMime) {
             return Err(replies::not_offered("BODY=BINARYMIME").into());
         }
         if mail.require_tls {
-            return Err(
-                replies::not_offered(if tls { "REQUIRETLS" } else { "REQUIRETLS without TLS" }).into()
-            );
+            return Err(replies::not_offered("REQUIRETLS").into());
         }
         if mail.path_is_utf8 && !mail.smtputf8 {
             return Err(replies::needs_smtputf8().into());
@@ -185,8 +183,7 @@ mod tests {
 
     fn begin(line: &str, by: Sender<'_>) -> Result<Transaction, String> {
         let Command::Mail(mail) = Command::parse(line.as_bytes()).unwrap() else { panic!("{line}") };
-        Transaction::begin(mail, by, true, &config())
-            .map_err(|refusal| refusal.reply.to_string()[..9].to_owned())
+        Transaction::begin(mail, by, &config()).map_err(|refusal| refusal.reply.to_string()[..9].to_owned())
     }
 
     fn rcpt(transaction: &mut Transaction, line: &str, by: Sender<'_>) -> Result<(), Refusal> {

@@ -11,6 +11,9 @@ const ORCPT_BYTES_MAX: usize = 500;
 /// RFC 1870 §3 and RFC 3030 §2: numbers have at most 20 digits.
 const NUMBER_DIGITS_MAX: usize = 20;
 
+/// The registered ones are far shorter.
+const KEYWORD_BYTES_MAX: usize = 64;
+
 /// Goes over parameters; each keyword may stand there once.
 pub(super) struct Parameters<'a> {
     rest: std::str::Split<'a, char>,
@@ -28,7 +31,10 @@ impl<'a> Parameters<'a> {
         let (keyword, value) =
             parameter.split_once('=').map_or((parameter, None), |(keyword, value)| (keyword, Some(value)));
         let first_good = keyword.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
-        let keyword_good = first_good && keyword.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+        // The keyword stands in our reply, whose lines are short, too.
+        let keyword_good = first_good
+            && keyword.len() <= KEYWORD_BYTES_MAX
+            && keyword.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
         let value_good = value.is_none_or(|value| !value.is_empty() && !value.contains('='));
         if !keyword_good || !value_good {
             return Err(CommandError::Parameters);

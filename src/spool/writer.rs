@@ -30,6 +30,10 @@ const ZEROED_AT_ONCE_BYTES: u64 = 4 << 20;
 const RESERVE_PART: u64 = 4;
 /// A spare segment is prepared when the one in use is so far.
 const PREPARE_PART: u64 = 4;
+/// After a group of so many callers a smaller one waits for company: this part of a sync, and not longer.
+const GATHER_GROUP_MIN: usize = 8;
+const GATHER_PART: u32 = 8;
+const GATHER_MAX: Duration = Duration::from_micros(500);
 /// Pause after several failures in a row, at most; each failure doubles it.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
@@ -103,6 +107,10 @@ impl Inbox {
         std::mem::swap(into, &mut state.requests);
         state.stopped
     }
+
+    fn take_more(&self, into: &mut Vec<Request>) {
+        into.append(&mut self.state.lock().requests);
+    }
 }
 
 /// The segment being written.
@@ -149,6 +157,10 @@ pub(super) struct Writer {
     sequence: u64,
     full: bool,
     failures_in_a_row: u32,
+    /// Callers that the last sync answered.
+    last_group: usize,
+    /// What it took.
+    last_sync: Duration,
     pause: Option<(Instant, SpoolError)>,
     /// No segment could be allocated; not tried again before.
     no_space_until: Option<Instant>,
@@ -169,6 +181,8 @@ impl Writer {
             sequence,
             full: false,
             failures_in_a_row: 0,
+            last_group: 0,
+            last_sync: Duration::ZERO,
             pause: None,
             no_space_until: None,
         }
@@ -208,12 +222,23 @@ impl Writer {
         let mut batch = Vec::new();
         loop {
             let stop = self.shared.inbox.take(&mut batch, self.wake_at());
+            self.gather(&mut batch);
             self.serve(&mut batch);
             if stop {
                 break;
             }
         }
         self.finish();
+    }
+
+    /// Callers that were just answered come back one after the other; the first of them would have a sync to
+    /// itself and the others wait for it. After a large group a small one waits for a part of what a sync takes.
+    fn gather(&self, batch: &mut Vec<Request>) {
+        let tickets = batch.iter().filter(|request| matches!(request.answer, Answer::Ticket(_))).count();
+        if tickets > 0 && self.last_group >= GATHER_GROUP_MIN && tickets < self.last_group / 2 {
+            std::thread::sleep((self.last_sync / GATHER_PART).min(GATHER_MAX));
+            self.shared.inbox.take_more(batch);
+        }
     }
 
     fn wake_at(&self) -> Option<Instant> {
@@ -451,9 +476,11 @@ impl Writer {
         self.sync_due = None;
         self.urgent = false;
         let Some(active) = self.active.as_mut().filter(|_| std::mem::take(&mut self.dirty)) else { return };
+        let began = Instant::now();
         if let Err(error) = self.shared.disk.sync(&active.file) {
             return self.fail(error);
         }
+        self.last_sync = began.elapsed();
         active.synced = active.written;
         self.shared.durable_sequence.store(self.sequence, Ordering::Release);
         self.shared.room.store(active.bytes - active.written, Ordering::Relaxed);
@@ -473,13 +500,20 @@ impl Writer {
         let look = index.ripe || !index.drained.is_empty() || !index.dead_large.is_empty();
         index.ripe = false;
         drop(index);
+        let mut tickets = 0;
         for pending in self.pending.drain(..) {
             match pending.request.answer {
                 // Whoever does not listen any more has no use for the answer.
-                Answer::Ticket(ticket) => drop(ticket.send(Ok(()))),
+                Answer::Ticket(ticket) => {
+                    tickets += 1;
+                    drop(ticket.send(Ok(())));
+                }
                 Answer::Helper(helper) => drop(helper.send(true)),
                 Answer::Nobody => {}
             }
+        }
+        if tickets > 0 {
+            self.last_group = tickets;
         }
         self.finish_later(&unfinished);
         if look {

@@ -12,12 +12,10 @@ type Address = (ListenerKind, SocketAddr);
 pub(super) fn text(world: &World, home: &[Address], outside: &[Address]) -> String {
     let place = |all: &[Address], kind| all.iter().find(|(k, _)| *k == kind).map(|(_, address)| *address);
     let at = |kind| place(home, kind).map_or_else(|| "off".to_owned(), |address| address.to_string());
-    let port = |kind| place(home, kind).map_or(0, |address| address.port());
     let outside_imap = place(outside, ListenerKind::Imap).map_or_else(|| "off".to_owned(), |a| a.to_string());
     let (smtp, submission, submissions) =
         (at(ListenerKind::Smtp), at(ListenerKind::Submission), at(ListenerKind::Submissions));
     let (imap, imaps) = (at(ListenerKind::Imap), at(ListenerKind::Imaps));
-    let (imaps_port, submissions_port) = (port(ListenerKind::Imaps), port(ListenerKind::Submissions));
     let (dir, password) = (quoted(&world.dir), &world.password);
     let waypost = program();
     format!(
@@ -57,6 +55,7 @@ Type this in another terminal:
 
 4. Send to an address that fails on purpose, and watch the queue try again, the third time by the smarthost:
 
+  sed -i 's/attempt >= 1/attempt >= 3/' {dir}/scripts/global.rhai
   swaks --server {submission} --tls --auth PLAIN --auth-user ann --auth-password {password} \
         --from ann@home.test --to temporary@outside.test
   waypost queue list
@@ -69,9 +68,7 @@ Type this in another terminal:
 
   swaks --server {smtp} --from carol@outside.test --to ann@home.test
   curl -sk --user ann:{password} 'imaps://{imaps}/INBOX;MAILINDEX=1'
-  mutt -n -f imaps://ann@localhost:{imaps_port}/INBOX -e 'set imap_pass={password}' \
-       -e 'set certificate_file={dir}/tls/cert.pem' -e 'set from=ann@home.test' \
-       -e 'set smtp_url=smtps://ann:{password}@localhost:{submissions_port}/'
+  mutt -n -F {dir}/muttrc
   openssl s_client -quiet -crlf -connect {imaps}     then: a login ann {password}
 
 The scripts are in {dir}/scripts, one for each level: account, domain, global.

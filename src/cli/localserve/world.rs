@@ -91,6 +91,8 @@ impl World {
         }
         put(&at("password"), &(new_password() + "\n"), false)?;
         put(&home_file, &home_config(&ports), false)?;
+        let password = fs::read_to_string(at("password"))?.trim().to_owned();
+        put(&at("muttrc"), &muttrc(dir, &ports, &password), false)?;
         let outside_file = at("outside/waypost.toml");
         put(&outside_file, &outside_config(&ports), false)?;
         for (path, text) in [
@@ -100,7 +102,6 @@ impl World {
         ] {
             put(&at(path), text, false)?;
         }
-        let password = fs::read_to_string(at("password"))?.trim().to_owned();
         Ok(Self { dir: dir.to_owned(), home_file, outside_file, password })
     }
 }
@@ -138,6 +139,25 @@ fn certificate() -> Result<(String, String), CommandError> {
     let key = rcgen::KeyPair::generate().map_err(failed)?;
     let certificate = params.self_signed(&key).map_err(failed)?;
     Ok((certificate.pem(), key.serialize_pem()))
+}
+
+/// What mutt needs to read and write ann's mail here.
+fn muttrc(dir: &Path, ports: &Ports, password: &str) -> String {
+    let Ports { submissions, imaps, .. } = ports;
+    format!(
+        r#"set imap_user="ann"
+set imap_pass="{password}"
+set folder="imaps://ann@localhost:{imaps}/"
+set spoolfile="+INBOX"
+set record="+Sent"
+set postponed="+Drafts"
+set smtp_url="smtps://ann:{password}@localhost:{submissions}/"
+set from="ann@home.test"
+set use_envelope_from=yes
+set certificate_file="{dir}/tls/cert.pem"
+"#,
+        dir = dir.display()
+    )
 }
 
 /// Our server.
@@ -323,7 +343,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         World::make(dir.path(), Ports::free().unwrap()).unwrap();
-        for file in ["password", "tls/key.pem", "waypost.toml"] {
+        for file in ["password", "muttrc", "tls/key.pem", "waypost.toml"] {
             let mode = fs::metadata(dir.path().join(file)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }

@@ -57,6 +57,14 @@ pub enum StartError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// The scripts directory is not there and cannot be made.
+    #[error("cannot make the scripts directory {path}: {source}")]
+    ScriptsDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The routing scripts do not load.
     #[error("the routing scripts have problems:\n{}", listed(.0))]
     Scripts(Vec<ScriptProblem>),
@@ -129,6 +137,9 @@ impl Server {
         let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
         let (spool, waiting) = Spool::open(&config.data_dir.join("queue"), options)?;
         let store = Store::open(&config.data_dir.join("store"))?;
+        // The default directory need not be there yet: no scripts is a way to begin. Once there, its loss is an error.
+        std::fs::create_dir_all(&config.scripts_dir)
+            .map_err(|source| StartError::ScriptsDir { path: config.scripts_dir.clone(), source })?;
         let router =
             Router::new(&config.scripts_dir, config.script_limits.clone()).map_err(StartError::Scripts)?;
         let router = Arc::new(router);

@@ -155,8 +155,11 @@ fn upward_imports(floors: &BTreeMap<String, u32>, files: &[File]) -> Vec<String>
 /// Files under `tests/` that belong to no test: Rust files that no binary includes, and others that nothing mentions.
 fn orphans(files: &[File]) -> Vec<String> {
     let by_path: BTreeMap<&str, &File> = files.iter().map(|file| (file.path.as_str(), file)).collect();
+    // Cargo makes a test of each `tests/x.rs` and `tests/x/main.rs`.
     let top = |path: &str| {
-        path.strip_prefix("tests/").is_some_and(|rest| !rest.contains('/') && rest.ends_with(".rs"))
+        let inside = path.strip_prefix("tests/").map(|rest| rest.split('/').collect::<Vec<_>>());
+        matches!(inside.as_deref(), Some([name]) if name.ends_with(".rs"))
+            || matches!(inside.as_deref(), Some([_, "main.rs"]))
     };
     let mut reached: BTreeSet<String> =
         files.iter().map(|f| f.path.clone()).filter(|path| top(path)).collect();
@@ -186,7 +189,7 @@ fn included(path: &str, code: &str) -> Vec<String> {
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let stem = path.rsplit('/').next().and_then(|name| name.strip_suffix(".rs")).unwrap_or_default();
     // A binary and a `mod.rs` look beside themselves, another file looks into the folder of its name.
-    let beside = stem == "mod" || folder == "tests";
+    let beside = matches!(stem, "mod" | "main") || folder == "tests";
     let base = if beside { folder.to_owned() } else { format!("{folder}/{stem}") };
     let mut all = Vec::new();
     let mut words = code.split_whitespace().peekable();
@@ -265,14 +268,13 @@ fn unfinished(files: &[File]) -> Vec<String> {
     findings
 }
 
-/// Files that do not say what they are for.
+/// Files that do not say what they are for. Unit tests in a file of their own are for what stands beside them.
 fn nameless(files: &[File]) -> Vec<String> {
-    let silent = |file: &&File| is_rust(file) && !file.text.starts_with("//!");
-    files
-        .iter()
-        .filter(silent)
-        .map(|file| format!("{}: does not open with `//!`: what is it for?", file.path))
-        .collect()
+    let unit_tests =
+        |path: &str| path.ends_with("/tests.rs") || (path.starts_with("src/") && path.contains("/tests/"));
+    let silent = |file: &&File| is_rust(file) && !unit_tests(&file.path) && !file.text.starts_with("//!");
+    let say = |file: &File| format!("{}: does not open with `//!`: what is it for?", file.path);
+    files.iter().filter(silent).map(say).collect()
 }
 
 fn assert_clean(findings: Vec<String>) {
@@ -361,6 +363,8 @@ mod on_bad_samples {
             file("tests/world/mod.rs", "pub mod dns;"),
             file("tests/world/dns.rs", ""),
             file("tests/world/lost.rs", ""),
+            file("tests/many/main.rs", "mod one;"),
+            file("tests/many/one.rs", ""),
             file("tests/forgotten.rs.rs/x.rs", ""),
             file("tests/dialogues/hello.txt", ""),
             file("tests/stray.txt", ""),

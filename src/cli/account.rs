@@ -123,8 +123,14 @@ fn add(args: &AddArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), Comma
     let config = edit::replace(&file, &new)?;
     // The file's directory is what relative paths begin at, wherever this command runs.
     let config = Config { data_dir: old.data_dir, ..config };
-    let running = ask_if_running(&config, &Request::Reload)?.is_some();
-    set_password(&config, &args.name, password)?;
+    let half_done = |error: CommandError| {
+        error.hint(format!(
+            "the account is in the configuration; then: `waypost account password {}`",
+            args.name
+        ))
+    };
+    let running = ask_if_running(&config, &Request::Reload).map_err(half_done)?.is_some();
+    set_password(&config, &args.name, password).map_err(half_done)?;
     let addresses: Vec<String> = args.addresses.iter().map(ToString::to_string).collect();
     let taken_up = if running { "; the running server knows it" } else { "" };
     Ok(writeln!(out, "{}: added with {}{taken_up}", args.name, addresses.join(", "))?)

@@ -93,12 +93,6 @@ impl From<io::Error> for CommandError {
     }
 }
 
-impl From<anyhow::Error> for CommandError {
-    fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, format!("{error:#}"))
-    }
-}
-
 impl From<serde_json::Error> for CommandError {
     fn from(error: serde_json::Error) -> Self {
         io::Error::from(error).into()

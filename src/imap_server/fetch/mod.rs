@@ -133,10 +133,9 @@ pub struct Text {
 impl Text {
     /// A whole message, or its header alone.
     pub fn new(whole: Bytes) -> Self {
-        let (header, body) = {
-            let end = header_len(&whole);
-            (whole.slice(..end), whole.slice(end..))
-        };
+        let whole = without_nul(whole);
+        let end = header_len(&whole);
+        let (header, body) = (whole.slice(..end), whole.slice(end..));
         Self { whole, header, body, structure: OnceCell::new() }
     }
 
@@ -161,14 +160,30 @@ impl Text {
     }
 }
 
-/// Writes `* n FETCH (...)`. `text` may lack what [`Items::needs`] says is not needed.
-pub fn write(output: &mut Output, number: u32, row: &MessageRow, items: &Items, text: &Text) {
-    output.raw("* ").show(number).raw(" FETCH (");
-    for (at, item) in items.list.iter().enumerate() {
-        output.raw(if at == 0 { "" } else { " " });
-        write_item(output, row, item, text);
+/// A literal holds no NUL (RFC 9051 §9, CHAR8): it is shown as 0x80, which keeps every length, as other servers do.
+fn without_nul(octets: Bytes) -> Bytes {
+    if memchr::memchr(0, &octets).is_none() {
+        return octets;
     }
-    output.raw(")").end();
+    octets.iter().map(|b| if *b == 0 { 0x80 } else { *b }).collect::<Vec<u8>>().into()
+}
+
+/// Writes `* n FETCH (`.
+pub fn write_start(output: &mut Output, number: u32) {
+    output.raw("* ").show(number).raw(" FETCH (");
+}
+
+/// Writes one of the items; false when there are no more, and the answer is ended. One at a time, so that what waits
+/// can be sent in between: a client may ask for a large message many times over. `text` may lack what [`Items::needs`]
+/// says is not needed.
+pub fn write_next(output: &mut Output, at: usize, row: &MessageRow, items: &Items, text: &Text) -> bool {
+    let Some(item) = items.list.get(at) else {
+        output.raw(")").end();
+        return false;
+    };
+    output.raw(if at == 0 { "" } else { " " });
+    write_item(output, row, item, text);
+    true
 }
 
 fn write_item(output: &mut Output, row: &MessageRow, item: &Item<'_>, text: &Text) {

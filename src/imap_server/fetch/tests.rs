@@ -32,7 +32,9 @@ fn row(size: usize) -> MessageRow {
 fn fetched(message: &[u8], asked: &str) -> String {
     let mut output = Output::new();
     let text = Text::new(Bytes::copy_from_slice(message));
-    write(&mut output, 1, &row(message.len()), &items(asked), &text);
+    let (items, row) = (items(asked), row(message.len()));
+    write_start(&mut output, 1);
+    (0..).find(|at| !write_next(&mut output, *at, &row, &items, &text));
     let line: String = output.drain().iter().map(|b| char::from(*b)).collect();
     line.strip_prefix("* 1 FETCH (").unwrap().strip_suffix(")\r\n").unwrap().to_owned()
 }
@@ -43,6 +45,11 @@ fn what_the_view_knows() {
         fetched(b"", "(UID FLAGS INTERNALDATE RFC822.SIZE MODSEQ)"),
         "UID 7 FLAGS (\\Seen) INTERNALDATE \" 3-Feb-2026 04:05:06 +0000\" RFC822.SIZE 0 MODSEQ (9)"
     );
+}
+
+#[test]
+fn nul_cannot_be_sent() {
+    assert_eq!(fetched(b"A: b\r\n\r\nx\0y", "BODY[]"), "BODY[] {11}\r\nA: b\r\n\r\nx\u{80}y");
 }
 
 #[test]

@@ -62,7 +62,8 @@ impl Session {
             }
         }
         let all_there = self.write_fetched(&numbers, &items, wire).await?;
-        Ok(if all_there {
+        // RFC 9051 §6.4.9: a UID that is not there is no error.
+        Ok(if all_there || uid {
             Answer::ok("FETCH completed")
         } else {
             // RFC 2180 §4.1.2
@@ -103,7 +104,12 @@ impl Session {
                 all_there = false;
                 continue;
             };
-            fetch::write(&mut wire.output, *number, &row, items, &text);
+            fetch::write_start(&mut wire.output, *number);
+            let mut at = 0;
+            while fetch::write_next(&mut wire.output, at, &row, items, &text) {
+                at += 1;
+                wire.flush_if_full().await?;
+            }
             if items.has_flags() {
                 selected.view.knows_flags(row.uid);
             }

@@ -34,7 +34,10 @@ fn fetched(message: &[u8], asked: &str) -> String {
     let text = Text::new(Bytes::copy_from_slice(message));
     let (items, row) = (items(asked), row(message.len()));
     write_start(&mut output, 1);
-    (0..).find(|at| !write_next(&mut output, *at, &row, &items, &text));
+    let mut at = 0;
+    while write_next(&mut output, at, &row, &items, &text) {
+        at += 1;
+    }
     let line: String = output.drain().iter().map(|b| char::from(*b)).collect();
     line.strip_prefix("* 1 FETCH (").unwrap().strip_suffix(")\r\n").unwrap().to_owned()
 }

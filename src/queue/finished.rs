@@ -1,5 +1,6 @@
 //! Finished recipients go to the history in batches, so that the history costs a delivery next to nothing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -7,11 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::Inner;
 use crate::attempt::Attempt;
 use crate::names::QueueId;
 use crate::outcome::Verdict;
 use crate::spool::{NewMessage, Settlement};
-use crate::store::{FinalState, FinishedRecipient, Store};
+use crate::store::{FinalState, FinishedRecipient, Store, StoreError};
 
 /// Waiting records over which new ones are dropped: the history may have gaps, the queue must not grow.
 const WAITING_MAX: usize = 100_000;
@@ -19,6 +21,10 @@ const WAITING_MAX: usize = 100_000;
 const BATCH_MAX: usize = 2_000;
 /// A batch waits so long for company.
 const BATCH_WAIT: Duration = Duration::from_millis(500);
+/// How often old history is looked for.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
+/// How long the mailboxes remember which queue recipients they have; longer than anything waits in the queue.
+const DELIVERED_KEYS_KEPT: Duration = Duration::from_hours(24 * 60);
 /// When the store fails, the batch is tried again after this.
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 
@@ -67,14 +73,41 @@ async fn write(store: Store, mut receiver: mpsc::Receiver<FinishedRecipient>) {
                 n = receiver.recv_many(&mut batch, BATCH_MAX) => if n == 0 { break },
             }
         }
-        while let Err(error) = store.record_history(batch.clone()).await {
-            tracing::error!(%error, records = batch.len(), "cannot write the history of attempts");
-            if receiver.is_closed() {
-                return;
-            }
-            tokio::time::sleep(RETRY_WAIT).await;
-        }
+        keep(&store, &receiver, &batch).await;
         batch.clear();
+    }
+}
+
+/// Writes a batch, again and again while the database fails; what it refuses for good is reported and given up.
+async fn keep(store: &Store, receiver: &mpsc::Receiver<FinishedRecipient>, batch: &[FinishedRecipient]) {
+    while let Err(error) = store.record_history(batch.to_vec()).await {
+        let given_up = receiver.is_closed() || matches!(error, StoreError::Invalid(_) | StoreError::Closed);
+        tracing::error!(%error, records = batch.len(), given_up, "cannot write the history of attempts");
+        if given_up {
+            return;
+        }
+        tokio::time::sleep(RETRY_WAIT).await;
+    }
+}
+
+/// Forgets, once an hour, what was finished longer ago than the configuration keeps it.
+pub(super) async fn forget_old(inner: Arc<Inner>) {
+    let mut hours = tokio::time::interval(FORGET_EVERY);
+    loop {
+        tokio::select! {
+            _ = hours.tick() => {}
+            () = inner.stopping.cancelled() => return,
+        }
+        let kept = inner.parts.config.load().queue.history_kept;
+        let now = crate::clock::now();
+        let before = |span: Duration| now.checked_sub(span).unwrap_or(Timestamp::MIN);
+        let store = &inner.parts.store;
+        let history = store.prune_history(before(kept)).await;
+        // A key must outlive its message in the queue, or a crash could deliver twice.
+        let keys = store.prune_delivered(before(DELIVERED_KEYS_KEPT)).await;
+        for error in [history.err(), keys.err()].into_iter().flatten() {
+            tracing::error!(%error, "cannot forget old history");
+        }
     }
 }
 

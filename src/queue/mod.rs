@@ -106,6 +106,7 @@ impl Queue {
         });
         inner.tasks.spawn(pump::run(inner.clone()));
         inner.tasks.spawn(follow_routes(inner.clone()));
+        inner.tasks.spawn(finished::forget_old(inner.clone()));
         Self { inner }
     }
 

@@ -165,3 +165,20 @@ fn expectations_bind_names() {
     assert!(!fits("{v}", "78", &mut names));
     assert!(!fits("a", "ab", &mut names));
 }
+
+#[tokio::test]
+async fn a_server_that_stops_says_so_to_everybody() {
+    let world = World::new("plain").await;
+    let (mut waiting, mut idling) = (world.connect().await, world.connect().await);
+    for client in [&mut waiting, &mut idling] {
+        assert!(client.line("greeting").await.unwrap().starts_with("* OK"));
+    }
+    idling.send(b"a LOGIN alice secret\r\nb IDLE\r\n").await;
+    assert!(idling.line("login").await.unwrap().starts_with("a OK"));
+    assert_eq!(idling.line("idle").await.as_deref(), Some("+ idling"));
+    world.stop().await;
+    for client in [&mut waiting, &mut idling] {
+        assert_eq!(client.line("stop").await.as_deref(), Some("* BYE The server is shutting down"));
+        assert_eq!(client.line("end").await, None);
+    }
+}

@@ -3,7 +3,7 @@
 //! A [`ScriptSet`] is everything in a scripts directory, compiled once and never changed. The queue gives it the
 //! [`Facts`] of an attempt and gets a [`Trace`], whose [`verdict`](Trace::verdict) is a decision or an error. All of
 //! that is pure: the same set and facts give the same answer, so tests, simulations and replays use the same code as
-//! the queue. A [`Router`] holds the running set and replaces it as a whole when a new one is good; [`watch`] makes
+//! the queue. A [`Router`] holds the running set and replaces it as a whole when a new one is good; [`watch`](watch()) makes
 //! it look again whenever a file changes.
 //!
 //! | file | what stands there |

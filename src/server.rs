@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use fs2::FileExt;
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +22,7 @@ use crate::dns::Resolver;
 use crate::imap_server::{self, ImapContext};
 use crate::net::{ConnectionLimits, ListenError};
 use crate::queue::{self, Queue};
-use crate::route::{Router, ScriptProblem};
+use crate::route::{Router, ScriptProblem, ScriptSet};
 use crate::smtp_server::{self, SmtpContext};
 use crate::spool::{Spool, SpoolError, SpoolOptions};
 use crate::store::{Store, StoreError};
@@ -261,6 +262,7 @@ impl Server {
         let take = |kind| signal(kind).map_err(StartError::Signals);
         let (mut terminate, mut interrupt, mut hang_up) =
             (take(SignalKind::terminate())?, take(SignalKind::interrupt())?, take(SignalKind::hangup())?);
+        tell_supervisor(NotifyState::Ready);
         loop {
             let request = tokio::select! {
                 _ = terminate.recv() => break,
@@ -278,6 +280,7 @@ impl Server {
                 let _ = request.answer.send(reloaded);
             }
         }
+        tell_supervisor(NotifyState::Stopping);
         self.stop().await;
         Ok(())
     }
@@ -297,11 +300,15 @@ impl Server {
             ("[scripts]", old.script_limits != config.script_limits),
             ("hostname", old.hostname != config.hostname),
             ("listeners", !same_listeners(&old.listeners, &config.listeners)),
+            ("[dns]", old.dns != config.dns),
+            ("[tls]", old.tls.is_some() != config.tls.is_some()),
         ]
         .into_iter()
         .filter(|(_, changed)| *changed)
         .map(|(what, _)| format!("{what} has changed: this takes effect at the next start"))
         .collect();
+        // What may fail comes before the first change.
+        ScriptSet::load(self.router.dir(), &old.script_limits).map_err(StartError::Scripts)?;
         if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
             tls.reload(files)?;
         }
@@ -336,6 +343,13 @@ impl Server {
 
 fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {
     listeners.iter().map(|l| Ok((Arc::new(l.clone()), crate::net::listen(l.address)?))).collect()
+}
+
+/// Tells systemd (Type=notify) how we are; without it this does nothing.
+fn tell_supervisor(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell the service manager");
+    }
 }
 
 fn same_listeners(old: &[Listener], new: &[Listener]) -> bool {

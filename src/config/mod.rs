@@ -129,7 +129,7 @@ pub struct TlsFiles {
 }
 
 /// How names are looked up.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Dns {
     /// Resolvers to ask; empty means those of the system (`/etc/resolv.conf`).
     pub resolvers: Vec<SocketAddr>,
@@ -140,7 +140,7 @@ pub struct Dns {
 }
 
 /// What is known about a name without asking.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FixedName {
     /// A and AAAA.
     pub addresses: Vec<IpAddr>,

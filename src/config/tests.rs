@@ -251,3 +251,45 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn every_key_is_documented_and_no_other() {
+    let documented = include_str!("../../docs/configuration.md");
+    let table: toml::Table = include_str!("golden/full.toml").parse().unwrap();
+    let mut keys = Vec::new();
+    collect_keys(&toml::Value::Table(table), &mut keys);
+    for key in &keys {
+        assert!(documented.contains(&format!("`{key}`")), "docs/configuration.md does not mention `{key}`");
+    }
+    let rows = documented.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    for row in rows {
+        assert!(keys.iter().any(|key| key == row), "docs/configuration.md has `{row}`, which does not exist");
+    }
+    for block in documented.split("```toml\n").skip(1) {
+        parse(block.split("```").next().unwrap()).unwrap();
+    }
+}
+
+/// The names of settings, without the names that operators choose (of transports, domains, accounts, local parts).
+fn collect_keys(value: &toml::Value, keys: &mut Vec<String>) {
+    match value {
+        toml::Value::Array(items) => items.iter().for_each(|item| collect_keys(item, keys)),
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                let chosen =
+                    matches!(key.as_str(), "transports" | "domains" | "accounts" | "fixed" | "replies");
+                match value {
+                    toml::Value::Table(inner) if chosen => {
+                        inner.values().for_each(|value| collect_keys(value, keys));
+                    }
+                    toml::Value::Table(_) => collect_keys(value, keys),
+                    toml::Value::Array(items) if items.iter().any(toml::Value::is_table) => {
+                        collect_keys(value, keys);
+                    }
+                    _ => keys.push(key.clone()),
+                }
+            }
+        }
+        _ => {}
+    }
+}

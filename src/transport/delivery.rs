@@ -147,22 +147,11 @@ impl<'a> Delivery<'a> {
 
     /// Runs one transaction on a session, and keeps or closes it.
     async fn serve(&mut self, mut session: Session, kept: bool) -> Served {
-        let job = self.job;
-        let batch = self.batch(&session);
-        let recipients: Vec<&Recipient> = batch.iter().map(|at| &job.recipients[*at]).collect();
-        let message = &job.message;
-        let fitting =
-            fit(&message.envelope, &recipients, &message.content, &session.extensions, session.verified);
-        let with = match fitting {
-            Ok(with) => with,
-            Err(unfit) => {
-                let outcome = Outcome::ours(Verdict::Permanent, Stage::Mail, unfit.enhanced, unfit.text);
-                let outcome = with_peer(outcome, &session.seen);
-                self.settle(&batch, batch.iter().map(|_| Answer::Final(outcome.clone())).collect());
-                self.engine.pool.put(self.key.clone(), self.transport, session).await;
-                return Served::Done;
-            }
+        let Some((batch, with)) = self.fitting(&session) else {
+            self.engine.pool.put(self.key.clone(), self.transport, session).await;
+            return Served::Done;
         };
+        let recipients = self.recipients(&batch);
         let mut transaction = self.transaction(&session, &recipients, &with);
         let last = session.transactions + 1 >= transactions_max(self.transport, &session)
             || self.transport.common.keep_idle.is_zero();
@@ -180,6 +169,35 @@ impl<'a> Delivery<'a> {
                 Served::Done
             }
         }
+    }
+
+    /// Who goes into the next transaction, and with which parameters. Whom the peer cannot serve has the outcome here;
+    /// somebody whose address needs SMTPUTF8 does not keep the others from getting their mail.
+    fn fitting(&mut self, session: &Session) -> Option<(Vec<usize>, Parameters)> {
+        let message = &self.job.message;
+        let mut batch = self.batch(session);
+        while !batch.is_empty() {
+            let recipients = self.recipients(&batch);
+            let (peer, verified) = (&session.extensions, session.verified);
+            let unfit = match fit(&message.envelope, &recipients, &message.content, peer, verified) {
+                Ok(with) => return Some((batch, with)),
+                Err(unfit) => unfit,
+            };
+            let needs_utf8 = |at: &usize| self.job.recipients[*at].address.needs_smtputf8();
+            let (mut refused, mut rest): (Vec<_>, Vec<_>) = batch.into_iter().partition(needs_utf8);
+            if refused.is_empty() {
+                std::mem::swap(&mut refused, &mut rest);
+            }
+            let outcome = Outcome::ours(Verdict::Permanent, Stage::Mail, unfit.enhanced, unfit.text);
+            let outcome = with_peer(outcome, &session.seen);
+            self.settle(&refused, refused.iter().map(|_| Answer::Final(outcome.clone())).collect());
+            batch = rest;
+        }
+        None
+    }
+
+    fn recipients(&self, batch: &[usize]) -> Vec<&'a Recipient> {
+        batch.iter().map(|at| &self.job.recipients[*at]).collect()
     }
 
     /// Who goes into the next transaction: as many as operator and peer allow.

@@ -54,6 +54,19 @@ async fn without_pipelining_each_reply_is_awaited() {
 }
 
 #[tokio::test]
+async fn a_recipient_that_needs_smtputf8_does_not_take_the_others_down() {
+    let dialogue = hello(ENVELOPE) + "S: 250 Ok\nS: 250 Ok\nS: 354 go\nM\nS: 250 Ok\nC: QUIT\nBYE";
+    for recipients in [["büro@x.test", "b@x.test"], ["b@x.test", "büro@x.test"]] {
+        let (outcomes, messages) = deliver_all(&recipients, &dialogue, common()).await;
+        let mut shown = show_all(&outcomes);
+        shown.sort();
+        let refused = "permanent mail - 5.6.7 the message needs SMTPUTF8, which the peer does not offer";
+        assert_eq!(shown, ["delivered data 250 2.0.0 Ok", refused], "{recipients:?}");
+        assert_eq!(messages.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn without_pipelining_nothing_is_said_in_vain() {
     let start = "S: 220 hi\nC: EHLO client.test\nS: 250 peer.test\nC: MAIL FROM:<a@client.test>\n";
     let (outcome, _) = deliver_to(&format!("{start}S: 550 5.7.1 not you\nC: QUIT\nBYE")).await;

@@ -57,6 +57,8 @@ pub const RETURNED_BYTES_MAX: usize = 64 * 1024;
 
 /// Lines of header fields are folded before this column (RFC 5322 §2.1.1).
 const FOLD_COLUMN: usize = 76;
+/// A line has at most 998 octets (RFC 5322 §2.1.1); this leaves room for a field's name or an indent.
+const PIECE_BYTES_MAX: usize = 900;
 
 impl FailureReport<'_> {
     /// The report as a message with CR LF lines.
@@ -141,8 +143,10 @@ impl FailureReport<'_> {
                 (None, Some(ip)) => format!("[{ip}] said: "),
                 (None, None) => String::new(),
             };
-            for (number, line) in format!("{peer}{}", reply_text(outcome)).split('\n').enumerate() {
-                let _ = write!(text, "    {}{}\r\n", if number == 0 { "" } else { "  " }, one_line(line));
+            let said = format!("{peer}{}", reply_text(outcome));
+            let lines = said.split('\n').map(one_line);
+            for (number, line) in lines.flat_map(|line| pieces(&line)).enumerate() {
+                let _ = write!(text, "    {}{line}\r\n", if number == 0 { "" } else { "  " });
             }
         }
         text.push_str("\r\nNothing more will be tried. The message, or its header, is attached.\r\n");
@@ -159,9 +163,13 @@ impl FailureReport<'_> {
         for recipient in self.recipients {
             text.push_str("\r\n");
             if let Some(orcpt) = &recipient.orcpt {
-                field(&mut text, "Original-Recipient", &orcpt.replacen(';', "; ", 1));
+                let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
+                field(&mut text, "Original-Recipient", &format!("{kind}; {}", utf8_in_ascii(address)));
             }
-            field(&mut text, "Final-Recipient", &format!("rfc822; {}", recipient.address));
+            let address = recipient.address.to_string();
+            // RFC 6533 §3: another type for addresses beyond ASCII.
+            let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+            field(&mut text, "Final-Recipient", &format!("{kind}; {}", utf8_in_ascii(&address)));
             field(&mut text, "Action", "failed");
             field(&mut text, "Status", &status_of(recipient).to_string());
             if let Some(host) = &recipient.outcome.host {
@@ -213,12 +221,40 @@ fn one_line(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// A field in ASCII, folded at white space.
+/// An address beyond ASCII as a report in ASCII has it: utf-8-addr-xtext (RFC 6533 §3).
+fn utf8_in_ascii(address: &str) -> String {
+    if address.is_ascii() {
+        return address.to_owned();
+    }
+    address.chars().fold(String::new(), |mut out, c| {
+        if c.is_ascii_graphic() && !matches!(c, '+' | '=' | '\\') {
+            out.push(c);
+        } else {
+            let _ = write!(out, "\\x{{{:X}}}", u32::from(c));
+        }
+        out
+    })
+}
+
+/// Cuts what a peer said into pieces that are short enough for a line (RFC 5322 §2.1.1); one at least.
+fn pieces(text: &str) -> Vec<String> {
+    let (mut pieces, mut piece) = (Vec::new(), String::new());
+    for c in text.chars() {
+        if piece.len() + c.len_utf8() > PIECE_BYTES_MAX {
+            pieces.push(std::mem::take(&mut piece));
+        }
+        piece.push(c);
+    }
+    pieces.push(piece);
+    pieces
+}
+
+/// A field in ASCII, folded at white space; a word that no line could hold is cut.
 fn field(out: &mut String, name: &str, value: &str) {
     let _ = write!(out, "{name}:");
     let mut column = name.len() + 1;
-    for word in one_line(value).split(' ').filter(|w| !w.is_empty()) {
-        let word: String = word.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    let value: String = one_line(value).chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    for word in value.split(' ').filter(|w| !w.is_empty()).flat_map(pieces) {
         if column + 1 + word.len() > FOLD_COLUMN && column > name.len() + 1 {
             out.push_str("\r\n");
             column = 0;
@@ -313,5 +349,23 @@ mod tests {
         assert!(text.contains("Status: 5.0.0\r\n") && text.contains("Status: 5.4.7\r\n"), "{text}");
         assert!(text.contains("Subject: grüße") && !text.contains("körper"), "header only:\n{text}");
         assert!(text.lines().all(|l| l.len() <= 998), "{text}");
+    }
+
+    #[test]
+    fn no_line_grows_too_long_whatever_a_peer_says() {
+        for said in ["x".repeat(2_000), "ü".repeat(1_000), "two words ".repeat(200)] {
+            let text = report(&[failed(Verdict::Permanent, Some(550), None, &said)], ORIGINAL, Ret::Full);
+            assert!(text.lines().all(|l| l.len() <= 998), "RFC 5322 §2.1.1: {text}");
+        }
+    }
+
+    #[test]
+    fn an_address_beyond_ascii_is_told_as_rfc_6533_wants_it() {
+        let mut failure = failed(Verdict::Permanent, Some(550), None, "no");
+        failure.address = "büro+x@outside.test".parse().unwrap();
+        failure.orcpt = Some("utf-8;bü@example.org".into());
+        let text = report(&[failure], ORIGINAL, Ret::Full);
+        assert!(text.contains("Final-Recipient: utf-8; b\\x{FC}ro\\x{2B}x@outside.test\r\n"), "{text}");
+        assert!(text.contains("Original-Recipient: utf-8; b\\x{FC}@example.org\r\n"), "{text}");
     }
 }

@@ -36,21 +36,31 @@ impl Queue {
     /// Takes responsibility for a message: when this returns `Ok`, it is on disk (RFC 5321 §6.1), and its first
     /// attempt has been set going.
     pub async fn accept(&self, message: NewMessage) -> Result<QueueId, AcceptError> {
-        let inner = &self.inner;
-        if inner.stopping() {
+        if self.inner.stopping() {
             return Err(AcceptError::Temporary("the server is stopping".into()));
         }
+        self.take(message).await
+    }
+
+    /// As [`Queue::accept`]; what comes while the queue stops waits for the next start. So the reports of the last
+    /// deliveries are not refused.
+    pub(super) async fn take(&self, message: NewMessage) -> Result<QueueId, AcceptError> {
+        let inner = &self.inner;
+        let starts = !inner.stopping();
         let message = Arc::new(message);
-        let id = inner.parts.spool.accept(message.clone(), true).await?;
+        let id = inner.parts.spool.accept(message.clone(), starts).await?;
         let count = message.envelope.recipients.len() as u32;
         let now = crate::clock::now();
         {
             let mut due = inner.due.lock();
             for recipient in 0..count {
-                due.put((id, recipient), Entry { due: now, attempts: 0, held: false, busy: true });
+                due.put((id, recipient), Entry { due: now, attempts: 0, held: false, busy: starts });
             }
         }
         tracing::debug!(id = shown(id), "queued");
+        if !starts {
+            return Ok(id);
+        }
         let subjects = (0..count).map(Subject::fresh).collect();
         let loaded = Loaded { id, message, subjects, fresh: true };
         inner.tasks.spawn(dispatch::dispatch(inner.clone(), loaded));

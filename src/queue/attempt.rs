@@ -235,8 +235,10 @@ async fn finish(
     }
     if again.is_empty() {
         inner.parts.spool.settle_later(group.id, settlements);
-    } else if let Err(error) = inner.parts.spool.settle(group.id, settlements).await {
-        tracing::error!(id = shown(group.id), %error, "cannot write down what came of an attempt");
+    } else if let Err(error) = inner.parts.spool.settle(group.id, settlements.clone()).await {
+        tracing::error!(id = shown(group.id), %error, "cannot write down what came of an attempt: it is kept for later");
+        // The writer keeps it until the disk takes it; else those who are done would be tried again after a restart.
+        inner.parts.spool.settle_later(group.id, settlements);
     }
     // After the spool: whoever takes a recipient out of the queue next must read there what came of this attempt.
     let mut due = inner.due.lock();

@@ -67,7 +67,7 @@ pub(super) async fn report(
     if !content.is_ascii() {
         report.body = BodyType::EightBitMime;
     }
-    let id = Box::pin(Queue { inner: inner.clone() }.accept(NewMessage {
+    let id = Box::pin(Queue { inner: inner.clone() }.take(NewMessage {
         envelope: report,
         account: None,
         received: now,

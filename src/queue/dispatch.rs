@@ -17,7 +17,7 @@ use crate::attempt::{Attempt, Decision, Level};
 use crate::config::{Config, Lookup, Transport};
 use crate::envelope::ReversePath;
 use crate::names::{QueueId, TransportName};
-use crate::route::{Facts, Trace};
+use crate::route::{Facts, ScriptSet, Trace};
 use crate::spool::{NewMessage, Next, Settlement};
 
 /// A recipient that is due, with what is known of its past.
@@ -31,12 +31,14 @@ pub(super) struct Subject {
     pub attempts: u32,
     /// The operator's choice.
     pub transport_override: Option<TransportName>,
+    /// Why no way could be chosen when it was last asked, as the spool has it.
+    pub deferral: Option<String>,
 }
 
 impl Subject {
     /// A recipient that has just been accepted.
     pub fn fresh(recipient: u32) -> Self {
-        Self { recipient, history: Vec::new(), attempts: 0, transport_override: None }
+        Self { recipient, history: Vec::new(), attempts: 0, transport_override: None, deferral: None }
     }
 }
 
@@ -136,6 +138,8 @@ pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: 
 /// Those for which nobody can say are deferred here.
 pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
     let now = crate::clock::now();
+    // One set for all questions: what it wants to know is gathered for it, and it decides.
+    let scripts = inner.parts.router.current();
     let mut groups: Vec<(Lane, Group)> = Vec::with_capacity(1);
     let Loaded { id, message, subjects, fresh } = loaded;
     for subject in subjects {
@@ -147,8 +151,8 @@ pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Ve
                 transport_way(config, Decision::without_script(Level::Override, name.clone()))
             }
             (false, None) => {
-                let facts = facts(inner, config, &message, &subject, now).await;
-                ask_scripts(inner, config, &Arc::new(facts))
+                let facts = facts(inner, &scripts, config, &message, &subject, now).await;
+                ask_scripts(&scripts, config, &Arc::new(facts))
             }
         };
         match decided {
@@ -170,7 +174,7 @@ pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Ve
                 }
             }
             Err(problem) => {
-                defer(inner, config, (id, subject.recipient), subject.attempts, &problem, now).await;
+                defer(inner, config, id, &subject, problem, now).await;
             }
         }
     }
@@ -178,8 +182,8 @@ pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Ve
 }
 
 /// The three levels, in their order.
-fn ask_scripts(inner: &Inner, config: &Config, facts: &Arc<Facts>) -> Result<(Way, Decision), String> {
-    let trace: Trace = inner.parts.router.current().decide(facts, config);
+fn ask_scripts(scripts: &ScriptSet, config: &Config, facts: &Arc<Facts>) -> Result<(Way, Decision), String> {
+    let trace: Trace = scripts.decide(facts, config);
     let decision = trace.verdict().map_err(|error| error.to_string())?;
     transport_way(config, decision)
 }
@@ -197,13 +201,14 @@ fn transport_way(config: &Config, decision: Decision) -> Result<(Way, Decision),
 /// What the scripts may know.
 async fn facts(
     inner: &Inner,
+    scripts: &ScriptSet,
     config: &Config,
     message: &NewMessage,
     subject: &Subject,
     now: Timestamp,
 ) -> Facts {
     let mut facts = facts_without_mx(config, message, subject, now);
-    if inner.parts.router.current().wants_mx(&facts) {
+    if scripts.wants_mx(&facts) {
         // A failed look-up is told by the direct transport when it comes to it; scripts see no MX.
         let answer = inner.parts.resolver.mx(&facts.recipient.domain).await;
         facts.mx = answer.ok().map(|answer| answer.host_names());
@@ -262,14 +267,27 @@ fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane 
 }
 
 /// No way could be chosen: tell the operator, and ask again in a short while. No attempt is used up.
-async fn defer(inner: &Inner, config: &Config, key: Key, attempts: u32, problem: &str, now: Timestamp) {
+///
+/// A problem is written down once, not each time it is found again: a script that stays broken for days must not fill
+/// the disk with the news. After a restart the recipient is then due at once, and asked about again.
+async fn defer(
+    inner: &Inner,
+    config: &Config,
+    id: QueueId,
+    subject: &Subject,
+    problem: String,
+    now: Timestamp,
+) {
+    let recipient = subject.recipient;
     let until = add(now, config.queue.script_error_retry);
-    tracing::error!(id = shown(key.0), recipient = key.1, problem, %until, "no route: deferred without an attempt");
-    let next = Next::Deferred { until, error: problem.to_owned() };
-    let settlement = Settlement { recipient: key.1, attempt: None, next };
-    if let Err(error) = inner.parts.spool.settle(key.0, vec![settlement]).await {
-        tracing::error!(id = shown(key.0), %error, "cannot write down that a message was deferred");
+    tracing::error!(id = shown(id), recipient, problem, %until, "no route: deferred without an attempt");
+    if subject.deferral.as_ref() != Some(&problem) {
+        let next = Next::Deferred { until, error: problem };
+        let settlement = Settlement { recipient, attempt: None, next };
+        if let Err(error) = inner.parts.spool.settle(id, vec![settlement]).await {
+            tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
+        }
     }
-    inner.due.lock().put_back(key, until, attempts);
+    inner.due.lock().put_back((id, recipient), until, subject.attempts);
     inner.wake.notify_one();
 }

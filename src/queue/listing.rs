@@ -152,8 +152,11 @@ impl Queue {
                     page.next = at;
                     return Ok(page);
                 }
-                if let Some(message) = self.inner.listed(filter, id, &entries).await? {
-                    page.messages.push(message);
+                match self.inner.listed(filter, id, &entries).await {
+                    Ok(message) => page.messages.extend(message),
+                    // The log tells of it; it must not keep operators from all the others.
+                    Err(QueueError::Spool(SpoolError::Damaged(_))) if filter.ids.is_empty() => {}
+                    Err(error) => return Err(error),
                 }
                 at = Some(id);
             }

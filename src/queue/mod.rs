@@ -39,7 +39,7 @@ use crate::config::Config;
 use crate::dns::Resolver;
 use crate::names::QueueId;
 use crate::route::Router;
-use crate::spool::{Spool, Waiting};
+use crate::spool::{Next, Settlement, Spool, Waiting};
 use crate::store::Store;
 use crate::transport::Engine;
 use due::{Due, Entry, Key};
@@ -137,11 +137,27 @@ impl Queue {
                 "stopping while deliveries still run"
             );
         }
+        self.inner.withdraw_unbegun();
         self.inner.finished.close().await;
     }
 }
 
 impl Inner {
+    /// Before the end: of what was accepted in this run and never got a slot, the record says that attempt 1 has begun.
+    /// That is taken back, so that the attempt is not missing after the restart.
+    fn withdraw_unbegun(&self) {
+        let in_line = self.slots.lock().take_waiting();
+        let now = crate::clock::now();
+        in_line.iter().for_each(|group| self.put_back(group.keys(), now));
+        let due = self.due.lock();
+        let unbegun = due.after(None).filter(|(_, entry)| entry.attempts == 0 && !entry.busy);
+        for (&(id, recipient), entry) in unbegun {
+            let error = "the server was stopped before the first attempt".to_owned();
+            let next = Next::Deferred { until: entry.due, error };
+            self.parts.spool.settle_later(id, vec![Settlement { recipient, attempt: None, next }]);
+        }
+    }
+
     /// Recipients become due (again) without an attempt having been made.
     fn put_back(&self, keys: impl Iterator<Item = Key>, at: jiff::Timestamp) {
         {

@@ -89,12 +89,17 @@ fn loaded(inner: &Inner, stored: &StoredMessage, keys: &[Key]) -> Loaded {
     let mut subjects = Vec::with_capacity(keys.len());
     for key in keys {
         match stored.recipients.get(key.1 as usize) {
-            Some(state) if matches!(state.status, Status::Waiting { .. }) => subjects.push(Subject {
-                recipient: key.1,
-                history: state.history.clone(),
-                attempts: state.attempts,
-                transport_override: state.transport_override.clone(),
-            }),
+            Some(state) if matches!(state.status, Status::Waiting { .. }) => {
+                // Accepted in this run and not attempted yet: its record says that attempt 1 has begun, we know better.
+                let unbegun = inner.due.lock().get(*key).is_some_and(|entry| entry.attempts == 0);
+                subjects.push(Subject {
+                    recipient: key.1,
+                    history: if unbegun { Vec::new() } else { state.history.clone() },
+                    attempts: if unbegun { 0 } else { state.attempts },
+                    transport_override: state.transport_override.clone(),
+                    deferral: state.deferral.clone(),
+                });
+            }
             _ => {
                 inner.due.lock().remove(*key);
             }

@@ -2,6 +2,8 @@
 //!
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
+mod in_line;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,9 +51,12 @@ async fn world(more: &str, script: Option<&str>) -> World {
 }
 
 async fn open(dir: &Path, more: &str) -> (Parts, Queue) {
-    let config = Config::parse(&format!("{CONFIG}{more}"), &dir.join("waypost.toml")).unwrap();
     let options = SpoolOptions { segment_bytes: 1 << 20, free_bytes_min: 0, ..SpoolOptions::default() };
-    let (spool, waiting) = Spool::open(&dir.join("queue"), options).unwrap();
+    open_with(dir, more, Spool::open(&dir.join("queue"), options).unwrap()).await
+}
+
+async fn open_with(dir: &Path, more: &str, (spool, waiting): (Spool, Vec<Waiting>)) -> (Parts, Queue) {
+    let config = Config::parse(&format!("{CONFIG}{more}"), &dir.join("waypost.toml")).unwrap();
     let store = Store::open(&dir.join("store")).unwrap();
     store.ensure_account(&ann()).await.unwrap();
     let resolver = Resolver::new(&config.dns);
@@ -177,6 +182,43 @@ async fn a_script_error_uses_up_no_attempt_and_never_becomes_direct() {
     world.parts.router.reload().unwrap();
     until(async || shown().await.attempts > 0).await;
     assert_eq!(shown().await.problem, None);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_that_stays_broken_does_not_fill_the_disk() {
+    let world = world("[queue]\nscript_error_retry = \"20ms\"\n", Some("fn route(d) { d.nonsense }")).await;
+    let id = world.queue.accept(message("ann@ours.test", &["user@outside.test"])).await.unwrap();
+    let shown = async || world.queue.show(id).await.unwrap().unwrap().recipients.remove(0);
+    until(async || shown().await.problem.is_some()).await;
+    let (before, live) = (shown().await.due, world.parts.spool.stats().live_bytes);
+    until(async || shown().await.due > before + Duration::from_millis(200)).await;
+    assert_eq!(world.parts.spool.stats().live_bytes, live, "the same problem again is no news");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_message_does_not_hide_the_others() {
+    let world = world("", None).await;
+    let damaged = world.queue.accept(message("ann@ours.test", &["gone@outside.test"])).await.unwrap();
+    let good = world.queue.accept(message("ann@ours.test", &["user@outside.test"])).await.unwrap();
+    until(async || world.queue.show(good).await.unwrap().unwrap().recipients[0].history.len() == 1).await;
+    until(async || world.queue.stats().running == 0).await;
+    for file in std::fs::read_dir(world.dir.path().join("queue")).unwrap() {
+        let path = file.unwrap().path();
+        if !path.extension().is_some_and(|extension| extension == "seg") {
+            continue;
+        }
+        let bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = memchr::memmem::find(&bytes, b"gone@outside.test") {
+            use std::os::unix::fs::FileExt as _;
+            std::fs::File::options().write(true).open(&path).unwrap().write_all_at(b"?", at as u64).unwrap();
+        }
+    }
+    assert!(world.queue.show(damaged).await.is_err(), "asked for by its number, it says what is wrong");
+    let page = world.queue.list(&Filter::default(), None, 100).await.unwrap();
+    assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [good]);
+    assert_eq!(world.queue.kick(&Filter::default()).await.unwrap(), 1);
     world.stop().await;
 }
 

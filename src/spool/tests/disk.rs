@@ -7,7 +7,7 @@ use super::*;
 
 /// The operations, as tests name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Op {
+pub(crate) enum Op {
     Allocate,
     Write,
     Sync,
@@ -30,7 +30,7 @@ struct Plan {
 
 /// The disk.
 #[derive(Default)]
-pub(super) struct TestDisk {
+pub(crate) struct TestDisk {
     plan: Mutex<Plan>,
 }
 
@@ -38,11 +38,11 @@ pub(super) struct TestDisk {
 const PAGE: usize = 512;
 
 impl TestDisk {
-    pub(super) fn fail(&self, op: Op, times: u32, kind: io::ErrorKind) {
+    pub(crate) fn fail(&self, op: Op, times: u32, kind: io::ErrorKind) {
         self.plan.lock().failing.push((op, times, kind));
     }
 
-    pub(super) fn work_again(&self) {
+    pub(crate) fn work_again(&self) {
         self.plan.lock().failing.clear();
     }
 

@@ -2,7 +2,7 @@
 
 mod basics;
 mod damage;
-mod disk;
+pub(super) mod disk;
 mod failures;
 mod large;
 mod model;

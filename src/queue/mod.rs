@@ -148,7 +148,9 @@ impl Inner {
     fn withdraw_unbegun(&self) {
         let in_line = self.slots.lock().take_waiting();
         let now = crate::clock::now();
-        in_line.iter().for_each(|group| self.put_back(group.keys(), now));
+        for group in &in_line {
+            self.put_back(group.keys(), now);
+        }
         let due = self.due.lock();
         let unbegun = due.after(None).filter(|(_, entry)| entry.attempts == 0 && !entry.busy);
         for (&(id, recipient), entry) in unbegun {

@@ -206,7 +206,7 @@ async fn a_damaged_message_does_not_hide_the_others() {
     until(async || world.queue.stats().running == 0).await;
     for file in std::fs::read_dir(world.dir.path().join("queue")).unwrap() {
         let path = file.unwrap().path();
-        if !path.extension().is_some_and(|extension| extension == "seg") {
+        if path.extension().is_none_or(|extension| extension != "seg") {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap();

@@ -8,12 +8,12 @@
 //! the store tells what changed since a MODSEQ, the view says what the client must hear and when. [`fetch`], [`search`],
 //! [`list`] and [`view`] are pure.
 
-mod assemble;
+pub mod assemble;
 mod connection;
-mod fetch;
+pub mod fetch;
 mod list;
-mod output;
-mod parse;
+pub mod output;
+pub mod parse;
 mod search;
 mod session;
 mod utf7;

@@ -31,6 +31,11 @@ impl Output {
         self.queued + self.open.len()
     }
 
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// Takes the next piece to send.
     pub fn pop(&mut self) -> Option<Bytes> {
         if let Some(piece) = self.ready.pop_front() {

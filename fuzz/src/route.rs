@@ -36,17 +36,18 @@ pub fn route_script(source: &[u8]) {
         Ok(set) => set,
         Err(problems) => {
             assert!(!problems.is_empty());
-            assert!(
-                problems.iter().all(|problem| problem.to_string().starts_with("global.rhai")),
-                "{problems:?}"
-            );
+            for shown in problems.iter().map(ToString::to_string) {
+                assert!(shown.starts_with("global.rhai"), "{shown:?}");
+                assert!(!shown.contains('\x1b'), "a terminal would obey: {shown:?}");
+            }
             return;
         }
     };
     let facts = Arc::new(facts());
     let _ = set.wants_mx(&facts);
     let verdict = |trace: waypost::route::Trace| {
-        assert!(!trace.to_string().is_empty());
+        let shown = trace.to_string();
+        assert!(!shown.contains('\x1b'), "a terminal would obey: {shown:?}");
         trace.verdict().map(|decision| (decision.level, decision.transport)).map_err(|error| error.kind())
     };
     let decided = verdict(set.decide(&facts, &Transports));

@@ -42,6 +42,14 @@ impl Problem {
     pub fn also(self, place: Range<usize>, label: impl Into<String>) -> Self {
         Self { also: Some((place, label.into())), ..self }
     }
+
+    /// What is quoted from the file moves no cursor.
+    fn make_visible(&mut self) {
+        let also = self.also.as_mut().map(|(_, label)| label);
+        for text in [&mut self.message, &mut self.label].into_iter().chain(&mut self.help).chain(also) {
+            *text = visible(text);
+        }
+    }
 }
 
 /// All that is wrong with one configuration file; never empty.
@@ -56,12 +64,13 @@ impl ConfigProblems {
     /// Takes what was found, in any order.
     pub(super) fn new(file: String, text: &str, mut problems: Vec<Problem>) -> Self {
         for problem in &mut problems {
+            problem.make_visible();
             problem.place = problem.place.take().map(|place| within(text, place));
             problem.also = problem.also.take().map(|(place, label)| (within(text, place), label));
         }
         problems
             .sort_by_key(|problem| problem.place.as_ref().map_or((0, 0), |place| (place.start, place.end)));
-        Self { file, text: text.into(), problems }
+        Self { file, text: visible(text).into(), problems }
     }
 
     /// A file that could not be read.
@@ -107,6 +116,19 @@ impl ConfigProblems {
         }
         text + summary(self.problems.len()).as_str()
     }
+}
+
+/// The text without control characters, which a terminal would obey. Everything stays at its place: each gets another
+/// character of as many bytes.
+fn visible(text: &str) -> String {
+    let replace = |c: char| match c {
+        '\n' | '\t' => c,
+        '\r' => ' ',
+        c if c.is_ascii_control() => '?',
+        c if c.is_control() => '\u{b7}',
+        c => c,
+    };
+    text.chars().map(replace).collect()
 }
 
 /// A range that lies inside the text and on character boundaries, one character long where there is one.

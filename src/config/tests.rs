@@ -208,6 +208,19 @@ fn what_the_operator_reads() {
 }
 
 #[test]
+fn nothing_in_the_file_reaches_a_terminal_as_a_command() {
+    for text in ["hostname \x1b[31m\r\n\u{9b}31m", "\"\x1b[31m\" = 5", "hostname = \"\u{9b}31m\x07\x7f\""] {
+        let problems = parse(text).unwrap_err();
+        let shown = problems.render(false);
+        assert!(shown.contains("31m"), "{shown}");
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+    }
+    let problems = parse("hostname = \"\u{9b}\"\nlimits = 5").unwrap_err();
+    let places: Vec<_> = problems.problems().iter().map(|p| problems.line_and_column(p).unwrap()).collect();
+    assert!(places.ends_with(&[(1, 12), (2, 10)]), "{problems}");
+}
+
+#[test]
 fn files_that_are_named_must_be_there() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("waypost.toml");

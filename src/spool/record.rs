@@ -16,6 +16,9 @@ use crate::names::{AccountName, QueueId, TransportName};
 
 /// Bytes of a record's header.
 pub(super) const HEADER_BYTES: usize = 48;
+/// Numbers of messages, records and uses of segments are below this: at a million a second it takes longer than there
+/// have been people. A higher one is damage that no checksum saw, and counting on from it would overflow.
+pub(super) const NUMBERS_END: u64 = 1 << 62;
 /// Flag: after this record nothing waits in the message any more, whatever else is found about it.
 const FLAG_LAST: u8 = 1;
 
@@ -92,7 +95,7 @@ impl Head {
         if bytes.len() < HEADER_BYTES || bytes[6..8] != [0, 0] || bytes[5] & !FLAG_LAST != 0 {
             return None;
         }
-        Some(Self {
+        let head = Self {
             kind: Kind::parse(bytes[4])?,
             last: bytes[5] & FLAG_LAST != 0,
             tag: u64_at(bytes, 8)?,
@@ -102,7 +105,8 @@ impl Head {
             detail_bytes: u32_at(bytes, 36)?,
             content_bytes: u32_at(bytes, 40)?,
             content_crc: u32_at(bytes, 44)?,
-        })
+        };
+        (head.lsn < NUMBERS_END && head.id.0 < NUMBERS_END).then_some(head)
     }
 
     /// Reads the header and checks the CRC of header, brief and detail, all of which must be in `bytes`.

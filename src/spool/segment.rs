@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::disk::Disk;
-use super::record::{Event, HEADER_BYTES, Head, u32_at, u64_at};
+use super::record::{Event, HEADER_BYTES, Head, NUMBERS_END, u32_at, u64_at};
 
 /// Where the records begin.
 pub(super) const RECORDS_FROM: u32 = 4096;
@@ -103,14 +103,16 @@ impl Header {
             return None;
         }
         let void = |at: usize| Some(Void { tag: u64_at(copy, at)?, from: u64_at(copy, at + 8)? as u32 });
-        Some(Self {
+        let header = Self {
             free: u32_at(copy, 12)? != 0,
             sequence: u64_at(copy, 16)?,
             tag: u64_at(copy, 24)?,
             next_id: u64_at(copy, 32)?,
             next_lsn: u64_at(copy, 40)?,
             voids: (0..count).map(|i| void(HEADER_FIXED_BYTES + i * VOID_BYTES)).collect::<Option<_>>()?,
-        })
+        };
+        let numbers = [header.sequence, header.next_id, header.next_lsn];
+        numbers.into_iter().all(|number| number < NUMBERS_END).then_some(header)
     }
 }
 

@@ -140,6 +140,30 @@ fn a_start_after_a_kill_leaves_a_footer() {
 }
 
 #[test]
+fn numbers_that_no_spool_counts_to_are_damage() {
+    let log = Log::new(false);
+    let good = segment::Header::parse(&log.bytes).unwrap();
+    let past = record::NUMBERS_END;
+    for header in [
+        segment::Header { next_id: u64::MAX, ..good.clone() },
+        segment::Header { next_lsn: past, ..good.clone() },
+        segment::Header { sequence: u64::MAX, ..good.clone() },
+    ] {
+        assert_eq!(segment::Header::parse(&header.page()), None, "{header:?}");
+        let bytes = [&header.page()[..], &log.bytes[segment::RECORDS_FROM as usize..]].concat();
+        std::fs::write(&log.path, bytes).unwrap();
+        // It starts, and goes on with numbers that were not given before.
+        let (spool, waiting) = open(&log.dir);
+        assert_eq!((waiting.len(), spool.stats().damaged), (0, 1));
+        let id = run(spool.accept(message(1, 1, 1), false)).unwrap();
+        assert!(id > log.ids[4], "{id}");
+        run(spool.drop_message(id)).unwrap();
+    }
+    let highest = segment::Header { next_id: past - 1, ..good };
+    assert_eq!(segment::Header::parse(&highest.page()), Some(highest));
+}
+
+#[test]
 fn what_a_body_holds_is_never_taken_for_a_record() {
     // A message that quotes the log itself, with a damaged beginning: all that follows it is looked at.
     let log = Log::new(false);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
 
 use super::facts::Facts;
-use super::problem::nearest;
+use super::problem::{nearest, one_line};
 use crate::attempt::Attempt;
 use crate::outcome::Outcome;
 
@@ -94,19 +94,12 @@ impl Call {
 }
 
 impl Log {
-    /// Control characters become spaces: a log line must stay one line, on a terminal too.
     pub(super) fn push(&mut self, text: &str) {
         if self.lines.len() >= self.lines_max {
             self.dropped += 1;
             return;
         }
-        let clean = |c: char| if c.is_control() { ' ' } else { c };
-        let kept = &text[..text.floor_char_boundary(LOG_LINE_BYTES_MAX)];
-        let mut line: String = kept.chars().map(clean).collect();
-        if kept.len() < text.len() {
-            line.push('…');
-        }
-        self.lines.push(line);
+        self.lines.push(one_line(text, LOG_LINE_BYTES_MAX));
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhai::{EvalAltResult, ParseError, ParseErrorType, Position};
 
 use super::functions::FUNCTIONS;
-use super::problem::{ScriptProblem, line_and_column, nearest};
+use super::problem::{MESSAGE_BYTES_MAX, ScriptProblem, line_and_column, nearest, one_line};
 use super::trace::{ErrorKind, ScriptError};
 use crate::config::ScriptLimits;
 
@@ -20,7 +20,7 @@ pub(super) fn script_error(error: &EvalAltResult, script: &Arc<str>, limits: &Sc
         file: file.map_or_else(|| script.clone(), Arc::from),
         line,
         column,
-        message,
+        message: one_line(&message, MESSAGE_BYTES_MAX),
         hint: hint(inner),
     }
 }

@@ -20,10 +20,14 @@ pub struct ScriptProblem {
     pub hint: Option<String>,
 }
 
+/// Longest text of a problem or an error; a script may throw any string.
+pub(super) const MESSAGE_BYTES_MAX: usize = 1_000;
+
 impl ScriptProblem {
     /// A problem with a file as a whole.
     pub fn whole(file: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { file: file.into(), line: 0, column: 0, message: message.into(), hint: None }
+        let message = one_line(&message.into(), MESSAGE_BYTES_MAX);
+        Self { file: file.into(), line: 0, column: 0, message, hint: None }
     }
 
     /// A problem at a place in a file.
@@ -33,14 +37,14 @@ impl ScriptProblem {
             file: file.into(),
             line: line.unwrap_or(0),
             column: column.unwrap_or(0),
-            message: message.into(),
+            message: one_line(&message.into(), MESSAGE_BYTES_MAX),
             hint: None,
         }
     }
 
     /// The same problem with a hint.
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+        self.hint = Some(one_line(&hint.into(), MESSAGE_BYTES_MAX));
         self
     }
 }
@@ -55,6 +59,17 @@ impl fmt::Display for ScriptProblem {
         write!(f, ": {}", self.message)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
+}
+
+/// Text that a script chose, as one line of at most so many bytes. Control characters become spaces: it may come from
+/// a stranger's message, and is shown on terminals.
+pub(super) fn one_line(text: &str, bytes_max: usize) -> String {
+    let kept = &text[..text.floor_char_boundary(bytes_max)];
+    let mut line: String = kept.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if kept.len() < text.len() {
+        line.push('…');
+    }
+    line
 }
 
 /// Line and column as numbers from 1.

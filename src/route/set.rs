@@ -18,7 +18,7 @@ use super::engine::{self, Deadline};
 use super::facts::Facts;
 use super::failure::script_error;
 use super::modules::{self, Modules};
-use super::problem::{ScriptProblem, line_and_column, nearest};
+use super::problem::{MESSAGE_BYTES_MAX, ScriptProblem, line_and_column, nearest, one_line};
 use super::source::{self, Source};
 use super::syntax::{Exits, KnownLine, check_route};
 use super::trace::{Answer, ErrorKind, NotAsked, ScriptError, ScriptId, Step, Trace};
@@ -315,8 +315,8 @@ impl ScriptSet {
             file: script.id.file.clone(),
             line,
             column,
-            message,
-            hint,
+            message: one_line(&message, MESSAGE_BYTES_MAX),
+            hint: hint.map(|hint| one_line(&hint, MESSAGE_BYTES_MAX)),
         }))
     }
 }

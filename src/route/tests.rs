@@ -556,3 +556,26 @@ fn code_nested_as_deep_as_is_allowed_fits_on_a_small_stack() {
     let kind = thread.spawn(move || error(&ask(&set, facts())).kind).unwrap().join().unwrap();
     assert_eq!(kind, ErrorKind::CallDepth);
 }
+
+/// A script may throw or return what a stranger wrote; it is kept with the message and shown on terminals.
+#[test]
+fn what_a_script_says_went_wrong_is_one_short_printable_line() {
+    let mut facts = facts();
+    facts.header = Bytes::from_static(b"Subject: \x1b[31mred\x07\r\n\r\n");
+    for body in
+        [r#"throw delivery.header("Subject")"#, r#"throw "\x1b[31mred\n\r""#, r#"return "\x1b[31mred";"#]
+    {
+        let text = global(body, facts.clone()).to_string();
+        assert!(text.contains("[31mred"), "{text:?}");
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert_eq!(text.lines().filter(|line| line.contains("[31mred")).count(), 1, "{text:?}");
+    }
+    for body in
+        [r#"let s = "ä"; for i in 0..12 { s += s } throw s"#, r#"let s = "ä"; for i in 0..12 { s += s } s"#]
+    {
+        let message = error(&global(body, facts.clone())).message;
+        assert!(message.len() < 1_100 && message.ends_with('…'), "{} bytes", message.len());
+    }
+    let problems = load(&[("global.rhai", "fn route(delivery) { \x1b[31m }")]).unwrap_err();
+    assert!(problems.iter().all(|problem| !problem.to_string().contains('\x1b')), "{problems:?}");
+}

@@ -342,7 +342,17 @@ impl Server {
 }
 
 fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {
-    listeners.iter().map(|l| Ok((Arc::new(l.clone()), crate::net::listen(l.address)?))).collect()
+    let mut sockets = Vec::with_capacity(listeners.len());
+    for listener in listeners {
+        match crate::net::listen(listener.address) {
+            Ok(socket) => sockets.push((Arc::new(listener.clone()), socket)),
+            Err(error) if !listener.required && error.no_such_family() => {
+                tracing::info!(address = %listener.address, "this machine has no IPv6: not listening there");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sockets)
 }
 
 /// Tells systemd (Type=notify) how we are; without it this does nothing.

@@ -111,6 +111,9 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// Where.
     pub address: SocketAddr,
+    /// Whether the server refuses to start without it. Where the configuration names no address, IPv6 is taken where
+    /// the machine has it.
+    pub required: bool,
     /// Name given in greeting and Received here, instead of [`Config::hostname`].
     pub hostname: Option<Domain>,
     /// Networks whose clients may send to any domain without authentication (smtp and submission).

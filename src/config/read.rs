@@ -4,7 +4,7 @@
 //! reasonable default has one; the least that a configuration needs is a hostname, a domain and an account.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -162,12 +162,12 @@ pub const fn default_port(kind: ListenerKind) -> u16 {
     }
 }
 
-/// The listeners; without any, the usual ones on all IPv4 addresses (those that need TLS only when there is TLS).
+/// The listeners; without any, the usual ones on all addresses (those that need TLS only when there is TLS).
 fn listeners(top: &mut Section<'_>, tls: bool) -> Vec<Listener> {
     let Some(value) = top.get("listeners") else {
         let kinds = KINDS.into_iter().filter(|kind| tls || *kind == ListenerKind::Smtp);
         return kinds
-            .map(|kind| plain_listener(kind, (Ipv4Addr::UNSPECIFIED, default_port(kind)).into()))
+            .flat_map(|kind| everywhere(default_port(kind)).map(|address| plain_listener(kind, address)))
             .collect();
     };
     let reader = top.reader;
@@ -185,6 +185,9 @@ fn listeners(top: &mut Section<'_>, tls: bool) -> Vec<Listener> {
             // Port 0 takes any free port: two of them do not meet.
             let first = seen.get(&listener.address).filter(|_| listener.address.port() != 0);
             if let Some(first) = first {
+                if !listener.required {
+                    continue; // Its IPv4 twin says it.
+                }
                 let message = format!("two listeners on {}", listener.address);
                 reader.report(Problem::new(place, message, "and here").also(first.clone(), "here"));
                 continue;
@@ -197,7 +200,19 @@ fn listeners(top: &mut Section<'_>, tls: bool) -> Vec<Listener> {
 }
 
 fn plain_listener(kind: ListenerKind, address: SocketAddr) -> Listener {
-    Listener { kind, address, hostname: None, relay_from: Vec::new(), allow_plaintext_auth: false }
+    Listener {
+        kind,
+        address,
+        required: address.is_ipv4(),
+        hostname: None,
+        relay_from: Vec::new(),
+        allow_plaintext_auth: false,
+    }
+}
+
+/// Every address of the machine.
+fn everywhere(port: u16) -> [SocketAddr; 2] {
+    [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
 
 /// One `[[listeners]]`: as many listeners as it has addresses.
@@ -216,8 +231,12 @@ fn listener(mut section: Section<'_>, tls: bool) -> Vec<(Listener, std::ops::Ran
     let port = section.number("port", port.into(), 0..=65535) as u16;
     let expected = "an address such as \"127.0.0.1\", \"127.0.0.1:2525\", \"[::1]:2525\" or \"::\"";
     let addresses = section.list("address", expected, |text| address_and_port(text, port, port_given));
-    let everywhere = Placed { value: (Ipv4Addr::UNSPECIFIED, port).into(), place: section.place.clone() };
-    let addresses = if section.has("address") { addresses } else { vec![everywhere] };
+    let named = section.has("address");
+    let addresses = if named {
+        addresses
+    } else {
+        everywhere(port).map(|value| Placed { value, place: section.place.clone() }).into()
+    };
     let hostname = section.parsed("hostname", "a domain name", host_name);
     let relay_from =
         section.list("relay_from", "a network such as \"192.0.2.0/24\" or an address", parse_network);
@@ -245,6 +264,7 @@ fn listener(mut section: Section<'_>, tls: bool) -> Vec<(Listener, std::ops::Ran
     let make = |address: Placed<SocketAddr>| {
         let plain = plain_listener(kind, address.value);
         let listener = Listener {
+            required: named || plain.required,
             hostname: hostname.clone(),
             relay_from: relay_from.clone(),
             allow_plaintext_auth,

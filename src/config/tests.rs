@@ -35,7 +35,11 @@ fn the_least_that_is_needed() {
     assert_eq!(config.hostname.as_str(), "mail.example.org");
     assert_eq!(config.data_dir, Path::new(DATA_DIR_DEFAULT));
     let kinds: Vec<_> = config.listeners.iter().map(|l| (l.kind, l.address.to_string())).collect();
-    assert_eq!(kinds, [(ListenerKind::Smtp, "0.0.0.0:25".to_owned())], "without [tls] nobody could log in");
+    assert_eq!(
+        kinds,
+        [(ListenerKind::Smtp, "0.0.0.0:25".to_owned()), (ListenerKind::Smtp, "[::]:25".to_owned())],
+        "without [tls] nobody could log in"
+    );
     assert_eq!(config.queue.retry.first, Duration::from_secs(450));
     assert_eq!(config.queue.retry.give_up_after, Duration::from_hours(96));
     assert!(matches!(config.transport("direct").unwrap().kind, TransportKind::Direct { port: 25 }));
@@ -52,7 +56,7 @@ fn with_tls_all_usual_ports_are_served() {
     let text = with("", "[tls]\ncertificate = \"c.pem\"\nkey = \"/k.pem\"\n");
     let config = Config::parse(&text, Path::new("/etc/waypost/waypost.toml")).unwrap();
     let ports: Vec<_> = config.listeners.iter().map(|l| l.address.port()).collect();
-    assert_eq!(ports, [25, 587, 465, 143, 993]);
+    assert_eq!(ports, [25, 25, 587, 587, 465, 465, 143, 143, 993, 993]);
     let files = config.tls.unwrap();
     assert_eq!(files.certificate, Path::new("/etc/waypost/c.pem"), "relative to the configuration file");
     assert_eq!(files.key, Path::new("/k.pem"));
@@ -64,12 +68,12 @@ fn everything_that_can_be_said() {
     let text = include_str!("golden/full.toml");
     let config = parse(text).unwrap();
     assert_eq!(config.postmaster, Some(name("ann")));
-    assert_eq!(config.listeners.len(), 6, "a listener for each address");
+    assert_eq!(config.listeners.len(), 8, "a listener for each address");
     assert_eq!(
         config.listeners[0].relay_from,
         ["192.0.2.0/24".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]
     );
-    assert!(config.listeners[4].allow_plaintext_auth);
+    assert!(config.listeners[5].allow_plaintext_auth);
     assert_eq!(
         config.dns.resolvers,
         ["127.0.0.1:53".parse().unwrap(), "[::1]:5353".parse::<SocketAddr>().unwrap()]

@@ -25,6 +25,15 @@ pub struct ListenError {
     pub source: io::Error,
 }
 
+impl ListenError {
+    /// Whether the machine has no addresses of this family at all.
+    pub fn no_such_family(&self) -> bool {
+        // EAFNOSUPPORT, or EADDRNOTAVAIL for `[::]` where IPv6 is switched off.
+        matches!(self.source.kind(), io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable)
+            || self.source.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+    }
+}
+
 fn explain(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process already listens there".to_owned(),

@@ -159,6 +159,7 @@ fn session(config: &Config, kind: ListenerKind) -> Session {
         address: "127.0.0.1:0".parse().unwrap(),
         hostname: None,
         relay_from: Vec::new(),
+        required: true,
         allow_plaintext_auth: false,
     };
     Session::new("s1".to_owned(), "192.0.2.1".parse().unwrap(), &Arc::new(listener), config, Tls::Unavailable)

@@ -111,6 +111,7 @@ impl World {
             address,
             hostname: None,
             relay_from: setup.relay_from,
+            required: true,
             allow_plaintext_auth: setup.allow_plaintext_auth,
         });
         let shutdown = CancellationToken::new();

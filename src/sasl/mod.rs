@@ -3,59 +3,24 @@
 //! A protocol (SMTP, IMAP) carries the messages in base64 lines; [`decode`] reads such a line. What the server
 //! side ends with is [`Credentials`] to be checked; what is done with them is not decided here.
 
+mod choice;
 mod client;
+mod cram_md5;
+mod mechanism;
+mod prepare;
+mod scram;
 mod server;
-
-use std::fmt;
-use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-pub use client::{ClientExchange, UnexpectedChallenge};
+pub use choice::{Allowed, Channel, ChannelBindings, Choice, Facts, Names, NoMechanism, choose};
+pub use client::{ClientError, ClientExchange};
+pub use cram_md5::CramState;
+pub use mechanism::{Mechanism, UnknownMechanism};
+pub use prepare::{Unprepared, prepare};
+pub use scram::{Hash, ITERATIONS_MAX, ITERATIONS_MIN, ScramFault, StoredKeys};
 pub use server::{Credentials, Exchange, Step};
-
-/// A mechanism that we speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mechanism {
-    /// RFC 4616.
-    Plain,
-    /// Never standardised (draft-murchison-sasl-login), still the only one that some programs know.
-    Login,
-}
-
-impl Mechanism {
-    /// Those that a server offers, best first.
-    pub const OFFERED: [Self; 2] = [Self::Plain, Self::Login];
-
-    /// The registered name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::Login => "LOGIN",
-        }
-    }
-}
-
-impl fmt::Display for Mechanism {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// The name is none of our mechanisms.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this authentication mechanism is not offered")]
-pub struct UnknownMechanism;
-
-impl FromStr for Mechanism {
-    type Err = UnknownMechanism;
-
-    /// Case does not matter (RFC 4954 §4, RFC 9051 §6.2.2 take the name as an atom).
-    fn from_str(text: &str) -> Result<Self, UnknownMechanism> {
-        Self::OFFERED.into_iter().find(|m| m.as_str().eq_ignore_ascii_case(text)).ok_or(UnknownMechanism)
-    }
-}
 
 /// A line that is not the base64 of RFC 4648 §4: alphabet, padding and unused bits are all checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -92,20 +57,13 @@ mod tests {
         }
     }
 
-    #[test]
-    fn mechanisms_by_name() {
-        assert_eq!("plain".parse(), Ok(Mechanism::Plain));
-        assert_eq!("LOGIN".parse(), Ok(Mechanism::Login));
-        assert_eq!("CRAM-MD5".parse::<Mechanism>(), Err(UnknownMechanism));
-    }
-
     /// Lets both sides talk until the server knows what to check.
     fn talk(mut client: ClientExchange, with_initial: bool) -> Step {
         let mechanism = client.mechanism();
         let initial = if with_initial { client.initial() } else { None };
         let mut step = Exchange::start(mechanism, initial.as_deref());
         while let Step::Challenge { text, exchange } = step {
-            step = match client.respond(&text) {
+            step = match client.step(&text) {
                 Ok(response) => exchange.respond(&response),
                 Err(_) => return Step::Malformed,
             };
@@ -119,7 +77,9 @@ mod tests {
             user in "[^\0]{1,40}", password in "[^\0]{1,40}", plain: bool, with_initial: bool,
         ) {
             let mechanism = if plain { Mechanism::Plain } else { Mechanism::Login };
-            match talk(ClientExchange::new(mechanism, &user, &password), with_initial) {
+            let choice = Choice { mechanism, channel: Channel::Unsupported };
+            let client = ClientExchange::new(&choice, &user, &password).unwrap();
+            match talk(client, with_initial) {
                 Step::Verify(credentials) => {
                     prop_assert_eq!(credentials.user, user);
                     prop_assert_eq!(credentials.password, password);

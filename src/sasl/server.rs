@@ -62,6 +62,8 @@ impl Exchange {
             // RFC 4616 §2: the client speaks first; without an initial response, the challenge is empty.
             Mechanism::Plain => (State::Plain, Vec::new()),
             Mechanism::Login => (State::LoginUser, b"Username:".to_vec()),
+            // Not offered yet.
+            _ => return Step::Malformed,
         };
         match initial {
             Some(response) => Self(state).respond(response),

@@ -50,7 +50,7 @@ pub fn ehlo(offer: Offer<'_>) -> Reply {
     }
     if offer.auth {
         text.push_str("AUTH");
-        for mechanism in sasl::Mechanism::OFFERED {
+        for mechanism in [sasl::Mechanism::Plain, sasl::Mechanism::Login] {
             let _ = write!(text, " {mechanism}");
         }
         text.push('\n');

@@ -29,7 +29,7 @@ impl Session {
             all.push_str(" STARTTLS");
         }
         if self.may_send_password(tls) {
-            for mechanism in Mechanism::OFFERED {
+            for mechanism in [Mechanism::Plain, Mechanism::Login] {
                 all.push_str(" AUTH=");
                 all.push_str(mechanism.as_str());
             }

@@ -309,15 +309,16 @@ impl Server {
         .collect();
         // What may fail comes before the first change.
         ScriptSet::load(self.router.dir(), &old.script_limits).map_err(StartError::Scripts)?;
-        if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
-            tls.reload(files)?;
+        for account in config.accounts.keys() {
+            self.store.ensure_account(account).await?;
         }
+        // Right before the rest of the configuration: the scripts may name transports that only it has.
         let scripts = self.router.reload().map_err(StartError::Scripts)?;
         if !scripts.is_same() {
             notes.push(format!("routing scripts {} run now", scripts.hash));
         }
-        for account in config.accounts.keys() {
-            self.store.ensure_account(account).await?;
+        if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
+            tls.reload(files)?;
         }
         self.limits.set(config.limits.connections_max, config.limits.connections_per_ip_max);
         self.config.store(Arc::new(config));

@@ -16,6 +16,9 @@ use crate::spool::{SpoolError, Status, StoredMessage};
 
 /// Messages being read back from disk at the same time.
 const READS_MAX: usize = 8;
+/// Messages from disk being dispatched at the same time. A script that asks for MX names waits for DNS with the message
+/// in memory: of a long queue, not all at once.
+const DISPATCHES_MAX: usize = 256;
 /// Recipients taken out of the queue in one step.
 const TAKE_MAX: usize = 64;
 /// A message that cannot be read is tried again after this.
@@ -25,7 +28,8 @@ const SLEEP_MAX: Duration = Duration::from_mins(1);
 
 /// Runs until the queue stops.
 pub(super) async fn run(inner: Arc<Inner>) {
-    let reads = Arc::new(Semaphore::new(READS_MAX));
+    let (reads, dispatches) = (Semaphore::new(READS_MAX), Semaphore::new(DISPATCHES_MAX));
+    let (reads, dispatches) = (Arc::new(reads), Arc::new(dispatches));
     while !inner.stopping() {
         let now = crate::clock::now();
         let (keys, next) = {
@@ -43,14 +47,16 @@ pub(super) async fn run(inner: Arc<Inner>) {
             continue;
         }
         for of_message in keys.chunk_by(|a, b| a.0 == b.0) {
-            let Ok(permit) = reads.clone().acquire_owned().await else { return };
+            let Ok(dispatching) = dispatches.clone().acquire_owned().await else { return };
+            let Ok(reading) = reads.clone().acquire_owned().await else { return };
             let (inner_of_task, keys) = (inner.clone(), of_message.to_vec());
             inner.tasks.spawn(async move {
                 let loaded = load(&inner_of_task, &keys).await;
-                drop(permit);
+                drop(reading);
                 if let Some(loaded) = loaded {
                     dispatch::dispatch(inner_of_task, loaded).await;
                 }
+                drop(dispatching);
             });
         }
     }

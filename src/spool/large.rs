@@ -1,6 +1,6 @@
 //! Messages that stand in files of their own: `large/<id>.msg`, the content and nothing else. The record in the
 //! log has envelope, size and CRC. The file is durable before its record is, and goes when the message is done;
-//! a file without a record is removed at the next start.
+//! a file without a record is removed at the next start, or put aside (`<id>.lost`) where records are damaged.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +9,8 @@ use bytes::Bytes;
 
 use super::{Shared, SpoolError};
 use crate::names::QueueId;
+
+const PUT_ASIDE: &str = "lost";
 
 /// The folder.
 pub(super) fn folder(spool: &Path) -> PathBuf {
@@ -24,6 +26,16 @@ pub(super) fn path(spool: &Path, id: QueueId) -> PathBuf {
 pub(super) fn id_of(path: &Path) -> Option<QueueId> {
     (path.extension()? == "msg").then_some(())?;
     path.file_stem()?.to_str()?.parse().ok()
+}
+
+/// Where a file goes whose record may have been lost, for an operator to look at.
+pub(super) fn put_aside(path: &Path) -> PathBuf {
+    path.with_extension(PUT_ASIDE)
+}
+
+/// Whether a file was put aside.
+pub(super) fn is_put_aside(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == PUT_ASIDE)
 }
 
 /// Writes a file; it and its name are durable on return.

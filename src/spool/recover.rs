@@ -234,16 +234,23 @@ impl Recovered {
         }
     }
 
-    /// Removes files whose messages are done; tells of messages whose files are gone.
+    /// Removes files whose messages are done; tells of messages whose files are gone. Nothing is removed on the word of
+    /// a log that is damaged.
     fn look_at_large(&mut self, dir: &Path, disk: &dyn Disk) -> Result<(), SpoolError> {
         self.index.dead_large.clear();
         let mut there = HashSet::new();
         for entry in std::fs::read_dir(large::folder(dir))? {
             let path = entry?.path();
             let id = large::id_of(&path);
-            match id.filter(|id| self.index.messages.get(id).is_some_and(|entry| entry.large)) {
-                Some(id) => drop(there.insert(id)),
-                None => disk.remove(&path)?,
+            match (id.filter(|id| self.index.messages.get(id).is_some_and(|entry| entry.large)), id) {
+                (Some(id), _) => drop(there.insert(id)),
+                // Its record may be one of those that do not read: then this is all that is left of a message.
+                (None, Some(id)) if self.damaged > 0 => {
+                    disk.rename(&path, &large::put_aside(&path))?;
+                    tracing::error!(%id, "a large message has no record, and records are damaged: its file is put aside");
+                }
+                (None, None) if large::is_put_aside(&path) => {}
+                (None, _) => disk.remove(&path)?,
             }
         }
         for (id, _) in self.index.messages.iter().filter(|(id, entry)| entry.large && !there.contains(id)) {

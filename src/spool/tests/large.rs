@@ -51,6 +51,30 @@ fn files_without_a_message_are_removed_at_the_start() {
 }
 
 #[test]
+fn a_file_whose_record_may_be_damaged_is_put_aside_and_not_removed() {
+    let dir = folder();
+    let (spool, disk) = open_on(&dir);
+    let id = run(spool.accept(message(1, 1, 20_000), false)).unwrap();
+    run(spool.accept(message(2, 1, 10), false)).unwrap();
+    kill(spool, &disk);
+    let segments = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+    for path in segments.filter(|path| path.extension().is_some_and(|extension| extension == "seg")) {
+        let mut bytes = std::fs::read(&path).unwrap();
+        if let Some(at) = memchr::memmem::find(&bytes, b"r0@example.org") {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+        }
+    }
+    let lost = super::super::large::path(dir.path(), id).with_extension("lost");
+    for _ in 0..2 {
+        let (spool, waiting) = open(&dir);
+        assert_eq!(waiting.len(), 1, "the other message is there");
+        assert_eq!(files(&dir), std::slice::from_ref(&lost));
+        drop(spool);
+    }
+}
+
+#[test]
 fn a_large_message_that_cannot_be_recorded_leaves_no_file() {
     let dir = folder();
     let (spool, disk) = open_on(&dir);

@@ -90,7 +90,7 @@ async fn with_mx(
     known: &mut Option<Vec<String>>,
 ) -> Arc<Facts> {
     if known.is_none() && scripts.wants_mx(&facts) {
-        *known = resolver.mx(&facts.recipient.domain).await.ok().map(|answer| answer.host_names());
+        *known = resolver.mx_names(&facts.recipient.domain).await;
     }
     facts.mx.clone_from(known);
     Arc::new(facts)

@@ -71,6 +71,16 @@ impl Resolver {
         }
     }
 
+    /// The names of a domain's MX hosts, for scripts; none where the domain surely has none (a transport will say so to
+    /// the sender), `None` where that is not known now.
+    pub async fn mx_names(&self, domain: &Domain) -> Option<Vec<String>> {
+        match self.mx(domain).await {
+            Ok(answer) => Some(answer.host_names()),
+            Err(DnsError::Permanent(_)) => Some(Vec::new()),
+            Err(DnsError::Temporary(_)) => None,
+        }
+    }
+
     /// A host's addresses, in the order to try; at least one.
     pub async fn addresses(&self, host: &Domain) -> Result<Vec<IpAddr>, DnsError> {
         if let Some(ip) = host.ip() {

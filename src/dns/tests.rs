@@ -57,6 +57,22 @@ async fn mx_hosts_come_by_preference_with_equals_in_random_order() {
 }
 
 #[tokio::test]
+async fn scripts_learn_that_there_is_no_mx_only_where_that_is_sure() {
+    let dns = DnsServer::start(WORLD).await;
+    let resolver = Resolver::new(&dns.config());
+    for (name, known) in [
+        ("target.test", Some(vec!["a.several.test".to_owned()])),
+        ("plain.test", Some(vec!["plain.test".to_owned()])),
+        ("null.test", Some(Vec::new())),
+        ("nowhere.test", Some(Vec::new())),
+        ("bad-mx.test", Some(Vec::new())),
+        ("servfail.test", None),
+    ] {
+        assert_eq!(resolver.mx_names(&domain(name)).await, known, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn what_takes_a_domains_mail() {
     let dns = DnsServer::start(WORLD).await;
     let resolver = Resolver::new(&dns.config());

@@ -129,6 +129,7 @@ impl FailureReport<'_> {
             let _ = write!(text, "\r\n  <{}>\r\n", recipient.address);
             let outcome = &recipient.outcome;
             match (recipient.expired, recipient.attempts) {
+                (true, 0) => text.push_str("    was given up without an attempt:\r\n"),
                 (true, n) => {
                     let _ = write!(
                         text,

@@ -182,7 +182,7 @@ async fn settle_all(
                 settlements.push(settlement);
             }
             settle::Next::Bounce(why) => {
-                let transport = decision.transport.to_string();
+                let transport = Some(decision.transport.to_string());
                 let expired = why == Why::Expired;
                 let failed = Bounced { recipient: subject.recipient, outcome, transport, attempts, expired };
                 bounced.push((failed, settlement));

@@ -1,5 +1,6 @@
 //! Telling the sender: a failure report goes into the queue from the null sender, so that it never causes another.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -10,6 +11,7 @@ use super::{AcceptError, Inner, Queue, shown};
 use crate::config::Config;
 use crate::envelope::{BodyType, Envelope, Ret, ReversePath};
 use crate::message::dsn::{FailedRecipient, FailureReport, RETURNED_BYTES_MAX};
+use crate::names::QueueId;
 use crate::outcome::Outcome;
 use crate::spool::{NewMessage, Origin};
 
@@ -17,7 +19,7 @@ use crate::spool::{NewMessage, Origin};
 pub(super) struct Bounced {
     pub recipient: u32,
     pub outcome: Outcome,
-    pub transport: String,
+    pub transport: Option<String>,
     pub attempts: u32,
     pub expired: bool,
 }
@@ -39,7 +41,7 @@ pub(super) async fn report(
             address: envelope.recipients[f.recipient as usize].address.clone(),
             orcpt: envelope.recipients[f.recipient as usize].orcpt.clone(),
             outcome: f.outcome.clone(),
-            transport: Some(f.transport.clone()),
+            transport: f.transport.clone(),
             attempts: f.attempts,
             last_attempt: now,
             expired: f.expired,
@@ -67,14 +69,21 @@ pub(super) async fn report(
     if !content.is_ascii() {
         report.body = BodyType::EightBitMime;
     }
-    let id = Box::pin(Queue { inner: inner.clone() }.take(NewMessage {
+    let message = NewMessage {
         envelope: report,
         account: None,
         received: now,
         origin: Origin { session: String::new(), protocol: "DSN".into(), ip: None, helo: None },
         content: Bytes::from(content),
-    }))
-    .await?;
+    };
+    let id = take(inner.clone(), message).await?;
     tracing::info!(id = shown(id), %to, recipients = recipients.len(), "failure reported to the sender");
     Ok(())
 }
+
+/// Boxed and named: a report is dispatched, and dispatching may report.
+fn take(inner: Arc<Inner>, message: NewMessage) -> BoxedAccept {
+    Box::pin(async move { Queue { inner }.take(message).await })
+}
+
+type BoxedAccept = Pin<Box<dyn Future<Output = Result<QueueId, AcceptError>> + Send>>;

@@ -11,14 +11,14 @@ use jiff::Timestamp;
 use super::due::Key;
 use super::schedule::add;
 use super::slots::{Bounds, Lane};
-use super::{Inner, attempt, shown};
+use super::{Inner, attempt, undecided};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::{Config, Lookup, Transport};
 use crate::envelope::ReversePath;
 use crate::names::{QueueId, TransportName};
 use crate::route::{Facts, ScriptSet, Trace};
-use crate::spool::{NewMessage, Next, Settlement};
+use crate::spool::NewMessage;
 
 /// A recipient that is due, with what is known of its past.
 #[derive(Debug, Clone)]
@@ -136,7 +136,7 @@ pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: 
 
 /// Asks for each recipient which way it goes; recipients that go the same way to the same place come out together.
 /// Those for which nobody can say are deferred here.
-pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
+pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
     let now = crate::clock::now();
     // One set for all questions: what it wants to know is gathered for it, and it decides.
     let scripts = inner.parts.router.current();
@@ -174,7 +174,7 @@ pub(super) async fn choose(inner: &Inner, config: &Config, loaded: Loaded) -> Ve
                 }
             }
             Err(problem) => {
-                defer(inner, config, id, &subject, problem, now).await;
+                undecided::put_off(inner, config, id, &message, &subject, problem).await;
             }
         }
     }
@@ -209,9 +209,7 @@ async fn facts(
 ) -> Facts {
     let mut facts = facts_without_mx(config, message, subject, now);
     if scripts.wants_mx(&facts) {
-        // A failed look-up is told by the direct transport when it comes to it; scripts see no MX.
-        let answer = inner.parts.resolver.mx(&facts.recipient.domain).await;
-        facts.mx = answer.ok().map(|answer| answer.host_names());
+        facts.mx = inner.parts.resolver.mx_names(&facts.recipient.domain).await;
     }
     facts
 }
@@ -264,30 +262,4 @@ fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane 
             },
         },
     }
-}
-
-/// No way could be chosen: tell the operator, and ask again in a short while. No attempt is used up.
-///
-/// A problem is written down once, not each time it is found again: a script that stays broken for days must not fill
-/// the disk with the news. After a restart the recipient is then due at once, and asked about again.
-async fn defer(
-    inner: &Inner,
-    config: &Config,
-    id: QueueId,
-    subject: &Subject,
-    problem: String,
-    now: Timestamp,
-) {
-    let recipient = subject.recipient;
-    let until = add(now, config.queue.script_error_retry);
-    tracing::error!(id = shown(id), recipient, problem, %until, "no route: deferred without an attempt");
-    if subject.deferral.as_ref() != Some(&problem) {
-        let next = Next::Deferred { until, error: problem };
-        let settlement = Settlement { recipient, attempt: None, next };
-        if let Err(error) = inner.parts.spool.settle(id, vec![settlement]).await {
-            tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
-        }
-    }
-    inner.due.lock().put_back((id, recipient), until, subject.attempts);
-    inner.wake.notify_one();
 }

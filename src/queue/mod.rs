@@ -21,6 +21,7 @@ pub mod settle;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod undecided;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

@@ -20,13 +20,18 @@ pub fn next_attempt(
     received: Timestamp,
     now: Timestamp,
 ) -> Option<Timestamp> {
-    let give_up = add(received, schedule.give_up_after);
-    if now >= give_up {
+    if is_over(schedule, received, now) {
         return None;
     }
+    let give_up = add(received, schedule.give_up_after);
     let wait = wait_after(schedule, attempts).mul_f64(1.0 + schedule.jitter * chance(id, attempts));
     // The last attempt is made at the very end, rather than not at all.
     Some(add(now, wait).min(give_up))
+}
+
+/// Whether a message has grown too old to be tried again.
+pub fn is_over(schedule: &RetrySchedule, received: Timestamp, now: Timestamp) -> bool {
+    now >= add(received, schedule.give_up_after)
 }
 
 /// The wait after attempt number `attempts`, before chance is added.

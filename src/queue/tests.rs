@@ -198,6 +198,21 @@ async fn a_script_that_stays_broken_does_not_fill_the_disk() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_message_for_which_no_way_is_ever_chosen_comes_back_to_its_sender() {
+    let more = "[queue]\nscript_error_retry = \"20ms\"\ngive_up_after = \"100ms\"\n";
+    let world = world(more, Some("fn route(d) { d.nonsense }")).await;
+    let id = world.queue.accept(message("ann@ours.test", &["user@outside.test"])).await.unwrap();
+    until(async || !world.inbox().await.is_empty()).await;
+    let report = world.inbox().await.remove(0);
+    assert!(report.contains("Status: 5.4.7") && report.contains("given up without an attempt"), "{report}");
+    assert!(!report.contains("nonsense"), "how we are set up is not for senders: {report}");
+    world.until_empty().await;
+    until(async || !world.queue.finished(id).await.unwrap().is_empty()).await;
+    assert_eq!(world.queue.finished(id).await.unwrap()[0].state, crate::store::FinalState::Expired);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_message_does_not_hide_the_others() {
     let world = world("", None).await;
     let damaged = world.queue.accept(message("ann@ours.test", &["gone@outside.test"])).await.unwrap();

@@ -187,7 +187,7 @@ fn past(delivery: &Delivery, index: usize) -> Dynamic {
     Dynamic::from(PastAttempt { facts: delivery.0.facts.clone(), index })
 }
 
-/// An empty list would say "this domain has no MX"; not knowing is an error instead.
+/// An empty list says "this domain has no MX"; not knowing is an error instead.
 fn mx(delivery: &mut Delivery) -> Given {
     let facts = &delivery.0.facts;
     match &facts.mx {

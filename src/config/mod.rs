@@ -22,12 +22,13 @@ mod units;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 use crate::address::{Domain, Mailbox};
 use crate::names::{AccountName, TransportName};
@@ -206,6 +207,13 @@ pub enum TransportKind {
         /// 25 by default.
         port: u16,
     },
+    /// Nowhere: every message gets the operator's answer.
+    Fail {
+        /// 4xx or 5xx.
+        reply: Reply,
+        /// Whether a submission that the scripts would send here on its first attempt is refused at once.
+        at_submission: bool,
+    },
 }
 
 impl TransportKind {
@@ -214,6 +222,7 @@ impl TransportKind {
         match self {
             Self::Direct { .. } => "direct",
             Self::Smtp { .. } => "smtp",
+            Self::Fail { .. } => "fail",
         }
     }
 }
@@ -243,6 +252,16 @@ pub struct TransportCommon {
     pub ehlo: Option<Domain>,
     /// How TLS is used.
     pub tls: TlsPolicy,
+    /// Whether `required` TLS asks the peer to show who it is.
+    pub verify: bool,
+    /// Authorities that are trusted here instead of the system's.
+    pub ca: Option<Arc<PrivateCa>>,
+    /// Which address families are used, and in which order.
+    pub ip: IpPolicy,
+    /// The address of ours that connections over IPv4 come from; `None` leaves it to the system.
+    pub source_ipv4: Option<Ipv4Addr>,
+    /// The same over IPv6.
+    pub source_ipv6: Option<Ipv6Addr>,
     /// Deliveries at the same time, all destinations together.
     pub concurrency: usize,
     /// Deliveries at the same time to one destination.
@@ -253,12 +272,42 @@ pub struct TransportCommon {
     pub keep_idle: Duration,
     /// TCP connect, each address.
     pub connect_timeout: Duration,
-    /// RFC 5321 §4.5.3.2: greeting, MAIL, RCPT and other commands.
+    /// RFC 5321 §4.5.3.2.1: the peer's first words.
+    pub greeting_timeout: Duration,
+    /// The TLS handshake.
+    pub tls_timeout: Duration,
+    /// RFC 5321 §4.5.3.2.2 to §4.5.3.2.4: EHLO, MAIL, RCPT, DATA and other commands.
     pub command_timeout: Duration,
-    /// RFC 5321 §4.5.3.2: DATA block and final reply.
+    /// RFC 5321 §4.5.3.2.5: each block of the content.
+    pub block_timeout: Duration,
+    /// RFC 5321 §4.5.3.2.6: the reply to the content.
     pub data_timeout: Duration,
     /// Recipients in one transaction.
     pub recipients_max: usize,
+}
+
+/// Which address families a transport uses, and in which order. IPv4 and IPv6 addresses of a host take turns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum IpPolicy {
+    /// IPv4 first.
+    Prefer4,
+    /// IPv6 first.
+    #[default]
+    Prefer6,
+    /// IPv4 alone.
+    Only4,
+    /// IPv6 alone.
+    Only6,
+}
+
+/// Certificate authorities of the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateCa {
+    /// Where they stand, PEM.
+    pub file: PathBuf,
+    /// What was found there when the configuration was read. Where only its text was looked at this is empty, and
+    /// nobody is trusted.
+    pub certificates: Vec<CertificateDer<'static>>,
 }
 
 /// How a transport uses TLS.

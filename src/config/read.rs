@@ -86,7 +86,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let tls = tls(top.section("tls", "[tls]"), look);
     let listeners = listeners(&mut top, tls.is_some());
     let dns = dns(top.section("dns", "[dns]"));
-    let transports = ways::transports(top.section("transports", "[transports]"));
+    let transports = ways::transports(top.section("transports", "[transports]"), look);
     let directory = directory::directory(&mut top);
     let postmaster = top.placed("postmaster", "the name of an account", AccountName::new);
     let postmaster =

@@ -86,6 +86,15 @@ fn everything_that_can_be_said() {
     );
     assert_eq!(sending.common.tls, TlsPolicy::Required);
     assert_eq!(sending.common.keep_idle, Duration::ZERO);
+    let ca = sending.common.ca.as_ref().unwrap();
+    assert_eq!((sending.common.verify, ca.file.as_path()), (false, Path::new("ca.pem")));
+    assert!(ca.certificates.is_empty(), "only the text is looked at here");
+    let direct = &config.transport("direct").unwrap().common;
+    assert_eq!((direct.ip, direct.source_ipv4), (IpPolicy::Prefer4, "192.0.2.5".parse().ok()));
+    let nowhere = &config.transport("nowhere").unwrap().kind;
+    assert!(
+        matches!(nowhere, TransportKind::Fail { reply, at_submission: true } if reply.to_string() == "550 5.7.1 not from here\r\n")
+    );
     let domain = &config.domains[&Domain::parse("example.org").unwrap()];
     assert_eq!(domain.separator, Some('+'));
     assert_eq!(domain.catch_all, Some(name("bob")));
@@ -145,7 +154,14 @@ fn mistakes_are_found_where_they_are() {
         table("[transports.local]\nkind = \"direct\"", 1, 13, "cannot be named `local`"),
         table("[transports.a]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),
         table("[transports.a]\nkind = \"smtp\"", 1, 13, "no `host`"),
-        table("[transports.a]\nkind = \"direct\"\nhost = \"x\"", 3, 1, "has no host"),
+        table("[transports.a]\nkind = \"direct\"\nhost = \"x\"", 3, 1, "has no `host`"),
+        table("[transports.a]\nkind = \"fail\"", 1, 13, "no `reply`"),
+        table("[transports.a]\nkind = \"fail\"\nreply = \"250 Ok\"", 3, 9, "400 to 599"),
+        table("[transports.a]\nkind = \"fail\"\nreply = \"550\"\nhost = \"x\"", 4, 1, "has no `host`"),
+        table("[transports.a]\nkind = \"direct\"\nat_submission = true", 3, 1, "has no `at_submission`"),
+        table("[transports.a]\nkind = \"direct\"\nip = \"prefer5\"", 3, 6, "did you mean"),
+        table("[transports.a]\nkind = \"direct\"\nsource_ipv4 = \"::1\"", 3, 15, "IPv4"),
+        table("[transports.a]\nkind = \"direct\"\nverify = true", 3, 1, "needs `tls = \"required\"`"),
         table("[transports.a]\nkind = \"smtp\"\nhost = \"x:25\"", 3, 8, "belongs into `port`"),
         table(
             "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\ntls = \"require\"",
@@ -246,6 +262,30 @@ fn files_that_are_named_must_be_there() {
     std::fs::write(&file, b"hostname = \"a\xff\"").unwrap();
     let problems = Config::load(&file).unwrap_err();
     assert_eq!(problems.line_and_column(&problems.problems()[0]), Some((1, 14)), "{problems}");
+}
+
+#[test]
+fn the_authorities_of_a_transport_are_read_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("waypost.toml");
+    let tables = "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\ntls = \"required\"\nca_file = \"ca.pem\"\n";
+    std::fs::write(&file, with("", tables)).unwrap();
+    std::fs::create_dir(dir.path().join("scripts")).unwrap();
+    for (content, words) in [
+        (None, "cannot read"),
+        (Some("no certificate at all"), "holds no certificate"),
+        (Some("-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"), "cannot read"),
+    ] {
+        if let Some(content) = content {
+            std::fs::write(dir.path().join("ca.pem"), content).unwrap();
+        }
+        let problems = Config::load(&file).unwrap_err();
+        assert!(problems.to_string().contains(words), "{content:?}: {problems}");
+    }
+    let made = rcgen::generate_simple_self_signed(vec!["ca.test".to_owned()]).unwrap();
+    std::fs::write(dir.path().join("ca.pem"), made.cert.pem().repeat(2)).unwrap();
+    let config = Config::load(&file).unwrap();
+    assert_eq!(config.transport("a").unwrap().common.ca.as_ref().unwrap().certificates.len(), 2);
 }
 
 proptest! {

@@ -1,10 +1,10 @@
 //! Opening connections. Every way out goes through [`dial`]; a proxy will stand here too.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -15,14 +15,34 @@ pub enum DialError {
     /// The peer or the network refused.
     #[error("{}", reason(.0))]
     Refused(io::Error),
+    /// The operator wants an address of ours that this machine does not have, or cannot use.
+    #[error("cannot connect from {ip}: {}", reason(.error))]
+    Source {
+        /// The address of ours.
+        ip: IpAddr,
+        /// What the system says.
+        error: io::Error,
+    },
 }
 
-/// Opens a TCP connection, ready for small commands (`TCP_NODELAY`).
-pub async fn dial(peer: SocketAddr, timeout: Duration) -> Result<TcpStream, DialError> {
-    let connecting = tokio::time::timeout(timeout, TcpStream::connect(peer));
-    let tcp = connecting.await.map_err(|_| DialError::Timeout(timeout))?.map_err(DialError::Refused)?;
+/// Opens a TCP connection, ready for small commands (`TCP_NODELAY`), from a certain address of ours where one is given.
+pub async fn dial(
+    peer: SocketAddr,
+    source: Option<IpAddr>,
+    timeout: Duration,
+) -> Result<TcpStream, DialError> {
+    let connecting = tokio::time::timeout(timeout, connect(peer, source));
+    let tcp = connecting.await.map_err(|_| DialError::Timeout(timeout))??;
     tcp.set_nodelay(true).map_err(DialError::Refused)?;
     Ok(tcp)
+}
+
+async fn connect(peer: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, DialError> {
+    let Some(ip) = source else { return TcpStream::connect(peer).await.map_err(DialError::Refused) };
+    let socket = if peer.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(DialError::Refused)?;
+    socket.bind(SocketAddr::new(ip, 0)).map_err(|error| DialError::Source { ip, error })?;
+    socket.connect(peer).await.map_err(DialError::Refused)
 }
 
 /// What the system says, without its number.
@@ -45,10 +65,24 @@ mod tests {
     async fn connections_are_opened_or_refused() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let tcp = dial(address, Duration::from_secs(5)).await.unwrap();
+        let tcp = dial(address, None, Duration::from_secs(5)).await.unwrap();
         assert!(tcp.nodelay().unwrap());
         drop((tcp, listener));
-        let refused = dial(address, Duration::from_secs(5)).await.unwrap_err();
+        let refused = dial(address, None, Duration::from_secs(5)).await.unwrap_err();
         assert_eq!(refused.to_string(), "connection refused");
+    }
+
+    #[tokio::test]
+    async fn connections_come_from_the_address_that_was_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let ours: IpAddr = "127.0.0.77".parse().unwrap();
+        let tcp = dial(address, Some(ours), Duration::from_secs(5)).await.unwrap();
+        assert_eq!(listener.accept().await.unwrap().1.ip(), ours);
+        drop(tcp);
+        // RFC 5737: documentation, never an address of a machine.
+        let not_ours = "192.0.2.1".parse().unwrap();
+        let error = dial(address, Some(not_ours), Duration::from_secs(5)).await.unwrap_err().to_string();
+        assert!(error.starts_with("cannot connect from 192.0.2.1: "), "{error}");
     }
 }

@@ -6,6 +6,7 @@ use super::dispatch::{self, Loaded, Subject};
 use super::due::Entry;
 use super::{Queue, shown};
 use crate::names::QueueId;
+use crate::smtp::Reply;
 use crate::spool::{NewMessage, SpoolError};
 
 /// Why a message was not taken; nothing of it is kept.
@@ -20,6 +21,9 @@ pub enum AcceptError {
     /// The message is larger than the spool takes (552).
     #[error("the message is too large")]
     TooLarge,
+    /// The scripts send it to a transport that refuses at submission: this is the operator's answer.
+    #[error("refused by a transport: {} {}", .0.code, .0.text())]
+    Refused(Reply),
 }
 
 impl From<SpoolError> for AcceptError {
@@ -34,10 +38,14 @@ impl From<SpoolError> for AcceptError {
 
 impl Queue {
     /// Takes responsibility for a message: when this returns `Ok`, it is on disk (RFC 5321 §6.1), and its first
-    /// attempt has been set going.
+    /// attempt has been set going. A message that the scripts send to a `fail` transport with `at_submission` is
+    /// refused instead.
     pub async fn accept(&self, message: NewMessage) -> Result<QueueId, AcceptError> {
         if self.inner.stopping() {
             return Err(AcceptError::Temporary("the server is stopping".into()));
+        }
+        if let Some(reply) = dispatch::refusal(&self.inner, &message).await {
+            return Err(AcceptError::Refused(reply));
         }
         self.take(message).await
     }

@@ -14,10 +14,11 @@ use super::slots::{Bounds, Lane};
 use super::{Inner, attempt, undecided};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
-use crate::config::{Config, Lookup, Transport};
+use crate::config::{Config, Lookup, Transport, TransportKind};
 use crate::envelope::ReversePath;
 use crate::names::{QueueId, TransportName};
 use crate::route::{Facts, ScriptSet, Trace};
+use crate::smtp::Reply;
 use crate::spool::NewMessage;
 
 /// A recipient that is due, with what is known of its past.
@@ -179,6 +180,38 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
         }
     }
     groups
+}
+
+/// The answer to a message that the scripts would send, on its first attempt, to a transport that refuses at submission:
+/// for every recipient, since one reply speaks for all of them. Where some would go another way the message is taken,
+/// and the others bounce.
+pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply> {
+    let config = inner.parts.config.load_full();
+    let at_submission =
+        |kind: &TransportKind| matches!(kind, TransportKind::Fail { at_submission: true, .. });
+    // Without such a transport, which is the rule, nobody is asked twice.
+    if !config.transports.values().any(|transport| at_submission(&transport.kind)) {
+        return None;
+    }
+    let (now, scripts) = (crate::clock::now(), inner.parts.router.current());
+    let mut refused = None;
+    for (number, recipient) in message.envelope.recipients.iter().enumerate() {
+        if !matches!(config.lookup(&recipient.address), Lookup::Foreign) {
+            return None;
+        }
+        let subject = Subject::fresh(number as u32);
+        let facts = facts(inner, &scripts, &config, message, &subject, now).await;
+        // What cannot be decided now is deferred by the queue, and seen by the operator there.
+        let (way, _) = ask_scripts(&scripts, &config, &Arc::new(facts)).ok()?;
+        match way {
+            Way::Transport(transport) if at_submission(&transport.kind) => {
+                let TransportKind::Fail { reply, .. } = &transport.kind else { return None };
+                refused.get_or_insert_with(|| reply.clone());
+            }
+            Way::Transport(_) | Way::Local => return None,
+        }
+    }
+    refused
 }
 
 /// The three levels, in their order.

@@ -302,3 +302,34 @@ async fn a_listing_goes_page_by_page_and_shows_what_is_asked_for() {
     }
     world.stop().await;
 }
+
+/// Two transports that go nowhere: one says so to who submits, the other in a report.
+const NOWHERE: &str = r#"
+[transports.closed]
+kind = "fail"
+reply = "550 5.7.1 nobody writes to them"
+at_submission = true
+[transports.dead]
+kind = "fail"
+reply = "550 5.1.2 nobody is there"
+"#;
+
+#[tokio::test]
+async fn what_would_only_fail_is_refused_at_once_where_the_operator_says_so() {
+    let script = r#"fn route(d) { if d.recipient_local == "closed" { return "closed"; } "dead" }"#;
+    let world = world(NOWHERE, Some(script)).await;
+    let refused = world.queue.accept(message("ann@ours.test", &["closed@outside.test"])).await.unwrap_err();
+    let AcceptError::Refused(reply) = refused else { panic!("{refused:?}") };
+    assert_eq!(reply.to_string(), "550 5.7.1 nobody writes to them\r\n");
+    assert_eq!(world.queue.stats().recipients, 0, "nothing of it is kept");
+
+    // One reply speaks for all recipients: where it would be wrong for some, the others are reported.
+    world.queue.accept(message("ann@ours.test", &["closed@outside.test", "b@outside.test"])).await.unwrap();
+    world.until_empty().await;
+    until(async || !world.inbox().await.is_empty()).await;
+    let reports = world.inbox().await.join("\n");
+    for words in ["nobody writes to them", "nobody is there"] {
+        assert!(reports.contains(words), "{reports}");
+    }
+    world.stop().await;
+}

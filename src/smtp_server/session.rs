@@ -490,6 +490,7 @@ impl Session {
             }
             Err(AcceptError::Full) => replies::no_space(),
             Err(AcceptError::Temporary(_)) => replies::cannot_take_now(),
+            Err(AcceptError::Refused(reply)) => reply.clone(),
             Err(AcceptError::TooLarge) => replies::too_big(config.limits.message_bytes_max),
         })
     }

@@ -185,6 +185,7 @@ fn what_the_queue_says_is_what_the_client_hears() {
     let config = config();
     for (result, reply) in [
         (Ok(QueueId(33)), "250 2.0.0 Taken, queued as 000011\r\n"),
+        (Err(AcceptError::Refused(crate::smtp::Reply::new(554, "not from here"))), "554 not from here\r\n"),
         (Err(AcceptError::Full), "452 4.3.1 There is no space for mail at the moment; try again later\r\n"),
         (
             Err(AcceptError::Temporary("/var/spool: EIO".to_owned())),

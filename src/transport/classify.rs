@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::address::Domain;
+use crate::config::IpPolicy;
 use crate::dns::{DnsError, Nothing, Trouble};
 use crate::net::DialError;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
@@ -146,6 +147,25 @@ pub(super) fn at_smarthost(outcome: Outcome) -> Outcome {
     }
     let enhanced = outcome.enhanced.map(|enhanced| EnhancedCode { class: 4, ..enhanced });
     Outcome { verdict: Verdict::Temporary, enhanced, ..outcome }
+}
+
+/// The answer that the operator wrote for a transport that delivers nowhere.
+pub(super) fn outcome_of_refusal(reply: &Reply) -> Outcome {
+    outcome_of_reply(Stage::Mail, reply, &Seen::default())
+}
+
+/// A host whose addresses the transport may not use. That is our doing: another transport may be chosen next time.
+pub(super) fn outcome_of_wrong_family(
+    host: Option<&Domain>,
+    addresses: &[IpAddr],
+    families: IpPolicy,
+) -> Outcome {
+    let used = if families == IpPolicy::Only6 { "IPv6" } else { "IPv4" };
+    let named = host.map(ToString::to_string).or_else(|| addresses.first().map(ToString::to_string));
+    let text =
+        format!("{} has no {used} address, and this transport uses no other", named.unwrap_or_default());
+    let outcome = Outcome::ours(Verdict::Temporary, Stage::Dns, EnhancedCode::new(4, 4, 4), text);
+    Outcome { host: host.map(ToString::to_string), ..outcome }
 }
 
 /// RFC 7505 §4.2: 5.1.10.

@@ -17,6 +17,7 @@ use crate::config::{TlsPolicy, Transport, TransportKind};
 use crate::envelope::Recipient;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::smtp::dot_stuff::{Stuffed, stuff};
+use crate::tls::Verify;
 
 /// A job on its way.
 pub(super) struct Delivery<'a> {
@@ -102,8 +103,8 @@ impl<'a> Delivery<'a> {
         let engine = self.engine;
         let resolver = &engine.resolver;
         let Some(first) = self.job.recipients.first().filter(|_| self.anybody_left()) else { return Ok(()) };
-        let kind = &self.transport.kind;
-        let plan = Plan::make(resolver, kind, &first.address.domain, &self.job.previous).await;
+        let domain = &first.address.domain;
+        let plan = Plan::make(resolver, self.transport, domain, &self.job.previous).await;
         let mut plan = plan.map_err(|outcome| self.as_seen_from_here(outcome))?;
         while let Some(next) = plan.next(resolver).await {
             let outcome = match next {
@@ -128,13 +129,16 @@ impl<'a> Delivery<'a> {
     fn opener(&self) -> Opener<'a> {
         let (engine, common) = (self.engine, &self.transport.common);
         // RFC 8689 §4.2.1: REQUIRETLS wants a verified peer, whatever the transport would put up with.
-        let policy = if self.job.message.envelope.require_tls { TlsPolicy::Required } else { common.tls };
-        Opener { tls: &engine.tls, ehlo: common.ehlo.as_ref().unwrap_or(&engine.hostname), common, policy }
+        let require_tls = self.job.message.envelope.require_tls;
+        let policy = if require_tls { TlsPolicy::Required } else { common.tls };
+        let verify = if require_tls || common.verify { Verify::Peer } else { Verify::Nothing };
+        let ehlo = common.ehlo.as_ref().unwrap_or(&engine.hostname);
+        Opener { tls: self.engine.authorities.tls(&engine.tls, self.transport), ehlo, common, policy, verify }
     }
 
     fn as_seen_from_here(&self, outcome: Outcome) -> Outcome {
         match self.transport.kind {
-            TransportKind::Direct { .. } => outcome,
+            TransportKind::Direct { .. } | TransportKind::Fail { .. } => outcome,
             TransportKind::Smtp { .. } => at_smarthost(outcome),
         }
     }

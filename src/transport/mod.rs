@@ -1,13 +1,14 @@
 //! Ways out: what a routing decision's transport does with a message.
 //!
-//! `direct` goes to the MX hosts of the recipients' domain, `smtp` to a smarthost. Both speak the same outbound SMTP
-//! session and keep connections per destination. docs/transports.md says for each stage what is temporary, what is
+//! `direct` goes to the MX hosts of the recipients' domain, `smtp` to a smarthost, `fail` nowhere. The first two speak
+//! the same outbound SMTP session and keep connections per destination. docs/transports.md says for each stage what is temporary, what is
 //! permanent, and what is tried next.
 //!
 //! Decisions are pure: `classify` (what replies and failures mean), `fit` (what a message needs and a peer offers),
 //! `transaction` (commands and replies), `plan` (hosts and addresses, but for the look-ups). Work is done by `open` (how
 //! a session begins), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them.
 
+mod authorities;
 mod classify;
 mod delivery;
 mod fit;
@@ -32,6 +33,7 @@ use crate::outcome::Outcome;
 use crate::spool::NewMessage;
 use crate::tls::ClientTls;
 
+use authorities::Authorities;
 use delivery::Delivery;
 use pool::Pool;
 
@@ -43,6 +45,7 @@ struct Inner {
     resolver: Resolver,
     hostname: Domain,
     tls: ClientTls,
+    authorities: Authorities,
     pool: Arc<Pool>,
 }
 
@@ -77,7 +80,8 @@ impl Engine {
 
     /// An engine that trusts other roots.
     pub fn with_tls(resolver: Resolver, hostname: Domain, tls: ClientTls) -> Self {
-        Self(Arc::new(Inner { resolver, hostname, tls, pool: Arc::default() }))
+        let (authorities, pool) = (Authorities::default(), Arc::default());
+        Self(Arc::new(Inner { resolver, hostname, tls, authorities, pool }))
     }
 
     /// Where a transport goes with mail for a domain.
@@ -86,6 +90,7 @@ impl Engine {
         DestinationKey(match &transport.kind {
             TransportKind::Direct { .. } => format!("{name}/{domain}"),
             TransportKind::Smtp { host, port } => format!("{name}/{host}:{port}"),
+            TransportKind::Fail { .. } => name.to_string(),
         })
     }
 

@@ -4,13 +4,15 @@
 //!
 //! Where TLS is opportunistic and fails, the same host is tried once more in clear text, within the same attempt.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::net::TcpStream;
 
 use super::classify::{Cause, Failure, Seen};
 use super::session::{Session, Timeouts};
 use crate::address::Domain;
 use crate::config::{TlsPolicy, TransportCommon};
-use crate::net::{Stream, dial};
+use crate::net::{DialError, Stream, dial};
 use crate::outcome::Stage;
 use crate::smtp::Extensions;
 use crate::tls::{ClientTls, PeerName, Verify};
@@ -32,14 +34,15 @@ impl Peer {
 }
 
 /// How to open sessions.
-#[derive(Clone, Copy)]
 pub(super) struct Opener<'a> {
-    pub(super) tls: &'a ClientTls,
+    pub(super) tls: ClientTls,
     /// What we call ourselves.
     pub(super) ehlo: &'a Domain,
     pub(super) common: &'a TransportCommon,
     /// The transport's, or stricter where the message asks for it.
     pub(super) policy: TlsPolicy,
+    /// Whether a peer that must speak TLS must also show who it is.
+    pub(super) verify: Verify,
 }
 
 impl Opener<'_> {
@@ -56,11 +59,10 @@ impl Opener<'_> {
     }
 
     async fn open_once(&self, peer: &Peer, policy: TlsPolicy) -> Result<Session, Failure> {
-        let dialled = dial(peer.address, self.common.connect_timeout).await;
-        let tcp = dialled.map_err(|error| Failure::new(Stage::Connect, Cause::Dial(error)))?;
-        let timeouts = Timeouts { command: self.common.command_timeout, data: self.common.data_timeout };
-        let mut session = Session::new(Stream::Plain(tcp), peer.seen(), timeouts);
-        let greeting = session.reply(Stage::Greeting, "the greeting").await?;
+        let tcp =
+            self.connect(peer).await.map_err(|error| Failure::new(Stage::Connect, Cause::Dial(error)))?;
+        let mut session = Session::new(Stream::Plain(tcp), peer.seen(), self.timeouts());
+        let greeting = session.greeting().await?;
         if !greeting.is_positive() {
             session.quit().await;
             return Err(Failure::new(Stage::Greeting, Cause::Reply(greeting)));
@@ -74,7 +76,26 @@ impl Opener<'_> {
                 session.quit().await;
                 Err(Failure::new(Stage::Tls, Cause::TlsNotOffered))
             }
-            TlsPolicy::Required => self.start_tls(session, peer, Verify::Peer).await,
+            TlsPolicy::Required => self.start_tls(session, peer, self.verify).await,
+        }
+    }
+
+    async fn connect(&self, peer: &Peer) -> Result<TcpStream, DialError> {
+        let common = self.common;
+        let source = match peer.address.ip() {
+            IpAddr::V4(_) => common.source_ipv4.map(IpAddr::V4),
+            IpAddr::V6(_) => common.source_ipv6.map(IpAddr::V6),
+        };
+        dial(peer.address, source, common.connect_timeout).await
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        let common = self.common;
+        Timeouts {
+            greeting: common.greeting_timeout,
+            command: common.command_timeout,
+            block: common.block_timeout,
+            data: common.data_timeout,
         }
     }
 
@@ -97,8 +118,8 @@ impl Opener<'_> {
         let reply = session.command("STARTTLS", Stage::Tls, "the reply to STARTTLS").await?;
         if reply.code != 220 {
             // RFC 3207 §4: after a refusal the session goes on; without TLS, where that will do.
-            return match verify {
-                Verify::Nothing if !session.has_ended() => Ok(session),
+            return match self.policy {
+                TlsPolicy::Opportunistic if !session.has_ended() => Ok(session),
                 _ => Err(Failure::new(Stage::Tls, Cause::Reply(reply))),
             };
         }
@@ -106,11 +127,10 @@ impl Opener<'_> {
             return Err(Failure::new(Stage::Tls, Cause::TlsInjection));
         }
         let seen = session.seen.clone();
-        let timeouts = Timeouts { command: self.common.command_timeout, data: self.common.data_timeout };
         let stream = self.handshake(session.into_stream(), peer, verify).await?;
         let seen = Seen { tls: stream.tls_summary(), ..seen };
         // RFC 3207 §4.2: what was said before TLS is forgotten.
-        let mut session = Session::new(stream, seen, timeouts);
+        let mut session = Session::new(stream, seen, self.timeouts());
         session.verified = verify == Verify::Peer;
         // With TLS 1.3 a peer's refusal comes only now; so this still counts as TLS.
         self.hello(&mut session, Stage::Tls).await?;
@@ -120,7 +140,7 @@ impl Opener<'_> {
     async fn handshake(&self, stream: Stream, peer: &Peer, verify: Verify) -> Result<Stream, Failure> {
         let Stream::Plain(tcp) = stream else { return Ok(stream) };
         let name = peer.host.as_ref().map_or(PeerName::Ip(peer.address.ip()), PeerName::Host);
-        let limit = self.common.command_timeout;
+        let limit = self.common.tls_timeout;
         let handshake = tokio::time::timeout(limit, self.tls.connect(tcp, name, verify)).await;
         let waiting_for = "the TLS handshake";
         let result = handshake.map_err(|_| Cause::Timeout { after: limit, waiting_for });

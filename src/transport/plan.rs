@@ -1,17 +1,17 @@
 //! Which hosts and addresses are tried, in which order.
 //!
-//! RFC 5321 §5.1: MX hosts by preference, and each host's addresses in the order of DNS. History moves one address:
-//! where the last attempt could not connect, that address comes last; where it was put off with 4xx, the same address
-//! comes first, for greylisting remembers who asked whom.
+//! RFC 5321 §5.1: MX hosts by preference, and each host's addresses in the order of DNS, the families taking turns.
+//! History moves one address: where the last attempt could not connect, that address comes last and the other family
+//! first; where it was put off with 4xx, the same address comes first, for greylisting remembers who asked whom.
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use super::classify::{outcome_of_dns, outcome_of_null_mx};
+use super::classify::{outcome_of_dns, outcome_of_null_mx, outcome_of_refusal, outcome_of_wrong_family};
 use super::open::Peer;
 use crate::address::Domain;
 use crate::attempt::Attempt;
-use crate::config::{Host, TransportKind};
+use crate::config::{Host, IpPolicy, Transport, TransportKind};
 use crate::dns::{MxAnswer, Resolver};
 use crate::outcome::{Outcome, Stage, Verdict};
 
@@ -58,6 +58,7 @@ pub(super) struct Plan {
     /// Every address that ever stood in the plan.
     named: Vec<IpAddr>,
     hint: Option<Hint>,
+    families: IpPolicy,
     port: u16,
     left: usize,
 }
@@ -66,32 +67,41 @@ impl Plan {
     /// The plan for a domain's mail through a transport; an outcome where there is nowhere to go.
     pub(super) async fn make(
         resolver: &Resolver,
-        kind: &TransportKind,
+        transport: &Transport,
         domain: &Domain,
         previous: &[Attempt],
     ) -> Result<Self, Outcome> {
-        let (hosts, port) = match kind {
+        let (hosts, port) = match &transport.kind {
             TransportKind::Smtp { host: Host::Ip(ip), port } => (vec![Candidate::Ip(*ip)], *port),
             TransportKind::Smtp { host: Host::Name(name), port } => {
                 (vec![Candidate::Name(name.clone())], *port)
             }
             TransportKind::Direct { port } => (mx_hosts(resolver, domain).await?, *port),
+            TransportKind::Fail { reply, .. } => return Err(outcome_of_refusal(reply)),
         };
         let hint = Hint::from_history(previous);
         let last_host = previous.last().and_then(|last| last.outcome.as_ref()?.host.as_deref());
-        Ok(Self::of(hosts, port, hint, last_host))
+        let plan = Self {
+            hosts: hosts.into(),
+            ready: VecDeque::new(),
+            held_back: VecDeque::new(),
+            named: Vec::new(),
+            hint,
+            families: transport.common.ip,
+            port,
+            left: ADDRESSES_MAX,
+        };
+        Ok(plan.with_last_host(last_host))
     }
 
-    fn of(hosts: Vec<Candidate>, port: u16, hint: Option<Hint>, last_host: Option<&str>) -> Self {
-        let mut hosts = VecDeque::from(hosts);
+    fn with_last_host(mut self, last_host: Option<&str>) -> Self {
         // Greylisting: the host that said "later" is asked again first, whatever chance made of the order.
-        let again = last_host.filter(|_| matches!(hint, Some(Hint::First(_))));
+        let again = last_host.filter(|_| matches!(self.hint, Some(Hint::First(_))));
         let same = |host: &Candidate| matches!(host, Candidate::Name(name) if Some(name.as_str()) == again);
-        if let Some(host) = hosts.iter().position(same).and_then(|at| hosts.remove(at)) {
-            hosts.push_front(host);
+        if let Some(host) = self.hosts.iter().position(same).and_then(|at| self.hosts.remove(at)) {
+            self.hosts.push_front(host);
         }
-        let (ready, held_back, named) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Self { hosts, ready, held_back, named, hint, port, left: ADDRESSES_MAX }
+        self
     }
 
     /// The next place; an outcome for a host that has no address; `None` when all were named, or enough.
@@ -116,13 +126,28 @@ impl Plan {
                 }
             };
             match addresses {
-                Ok(addresses) => self.take_addresses(name.as_ref(), &addresses),
+                Ok(addresses) => {
+                    let allowed = in_order(&addresses, self.families, self.avoided());
+                    if allowed.is_empty() {
+                        self.left -= 1;
+                        return Some(Err(outcome_of_wrong_family(name.as_ref(), &addresses, self.families)));
+                    }
+                    self.take_addresses(name.as_ref(), &allowed);
+                }
                 Err(error) => {
                     // Names cost as much as addresses.
                     self.left -= 1;
                     return Some(Err(outcome_of_dns(&error, name.as_ref())));
                 }
             }
+        }
+    }
+
+    /// The address that failed last time.
+    fn avoided(&self) -> Option<IpAddr> {
+        match self.hint {
+            Some(Hint::Last(ip)) => Some(ip),
+            _ => None,
         }
     }
 
@@ -140,6 +165,28 @@ impl Plan {
                 _ => self.ready.push_back(peer),
             }
         }
+    }
+}
+
+/// The addresses that a policy allows, the families taking turns. Where one of a family failed last time, the other
+/// family begins.
+pub(super) fn in_order(addresses: &[IpAddr], families: IpPolicy, avoided: Option<IpAddr>) -> Vec<IpAddr> {
+    let (mut v6, mut v4): (Vec<IpAddr>, Vec<IpAddr>) = addresses.iter().partition(|ip| ip.is_ipv6());
+    match families {
+        IpPolicy::Only4 => v6.clear(),
+        IpPolicy::Only6 => v4.clear(),
+        IpPolicy::Prefer4 | IpPolicy::Prefer6 => {}
+    }
+    let v6_first = avoided.map_or(families != IpPolicy::Prefer4, |ip| ip.is_ipv4());
+    let (mut first, mut second) = if v6_first { (v6, v4) } else { (v4, v6) };
+    let mut ordered = Vec::with_capacity(first.len() + second.len());
+    let (mut first, mut second) = (first.drain(..), second.drain(..));
+    loop {
+        let (one, other) = (first.next(), second.next());
+        if one.is_none() && other.is_none() {
+            return ordered;
+        }
+        ordered.extend(one.into_iter().chain(other));
     }
 }
 

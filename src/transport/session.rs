@@ -20,7 +20,7 @@ use crate::smtp::dot_stuff::Stuffed;
 use crate::smtp::reply::ReplyParser;
 use crate::smtp::{Extensions, Reply};
 
-/// Content written under one timeout: a peer must take as much in `data_timeout`.
+/// Content written under one timeout: a peer must take as much in `block_timeout`.
 const CONTENT_BLOCK_BYTES: usize = 256 * 1024;
 /// First size of the input buffer; most conversations need no more.
 const INPUT_BYTES: usize = 1024;
@@ -30,9 +30,13 @@ const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
 /// Waits of a session.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timeouts {
-    /// Greeting and commands.
+    /// The peer's first words.
+    pub(super) greeting: Duration,
+    /// Commands.
     pub(super) command: Duration,
-    /// A block of content, and the final reply.
+    /// A block of content.
+    pub(super) block: Duration,
+    /// The reply to the content.
     pub(super) data: Duration,
 }
 
@@ -73,6 +77,11 @@ impl Session {
             left_open: false,
             ended: false,
         }
+    }
+
+    /// Reads the peer's first words.
+    pub(super) async fn greeting(&mut self) -> Result<Reply, Failure> {
+        self.reply_within(self.timeouts.greeting, Stage::Greeting, "the greeting").await
     }
 
     /// Reads a reply.
@@ -189,11 +198,10 @@ impl Session {
     async fn content(&mut self, content: &Stuffed, last: bool) -> Result<Reply, Failure> {
         // RFC 2920 §3.1: QUIT may follow the end of data in the same group. Nobody waits for its reply.
         let quit: &[u8] = if last && self.extensions.pipelining { b"QUIT\r\n" } else { b"" };
-        let limit = self.timeouts.data;
-        match write_content(&mut self.stream, content, quit, limit).await {
+        match write_content(&mut self.stream, content, quit, self.timeouts.block).await {
             Ok(()) => {
                 self.ended |= !quit.is_empty();
-                self.reply_within(limit, Stage::Data, "the reply to the message").await
+                self.reply_within(self.timeouts.data, Stage::Data, "the reply to the message").await
             }
             Err(cause) => {
                 self.ended = true;

@@ -2,6 +2,7 @@
 
 mod decisions;
 mod direct;
+mod options;
 mod peer;
 mod reuse;
 mod sink;

@@ -145,6 +145,7 @@ async fn peers_that_hang_up() {
 async fn peers_that_stall() {
     let ok = "S: 250 Ok\n";
     let timeouts = TransportCommon {
+        greeting_timeout: Duration::from_millis(200),
         command_timeout: Duration::from_millis(200),
         data_timeout: Duration::from_millis(300),
         ..common()

@@ -8,7 +8,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use super::super::Engine;
 use super::peer::{Peer, listeners};
 use super::world::{common, direct, domain, engine, fixed, job, job_with, show};
-use crate::config::{TlsPolicy, TransportCommon};
+use crate::config::{PrivateCa, TlsPolicy, TransportCommon};
 use crate::dns::Resolver;
 use crate::envelope::Envelope;
 use crate::outcome::Outcome;
@@ -52,7 +52,7 @@ async fn deliver(
         domain("client.test"),
         ClientTls::with_roots(vec![if trusted { der } else { other }]),
     );
-    let common = TransportCommon { tls: policy, command_timeout: Duration::from_secs(2), ..common() };
+    let common = TransportCommon { tls: policy, tls_timeout: Duration::from_secs(2), ..common() };
     let job =
         envelope.map_or_else(|| job(&["b@x.test"]), |envelope| job_with(envelope, super::world::CONTENT));
     let mut outcomes = engine.deliver(&direct(port, common), &job).await;
@@ -148,6 +148,67 @@ async fn a_peer_that_refuses_starttls_keeps_its_connection() {
 async fn without_tls_nobody_asks_for_it() {
     let outcome = deliver(TlsPolicy::None, "mx.test", true, &[&format!("{OFFERS}{TAKES}")], None).await;
     assert_eq!((show(&outcome).as_str(), outcome.tls), ("delivered data 250 2.0.0 taken", None));
+}
+
+/// A delivery over a transport with settings of its own, to mx.test with this certificate.
+async fn deliver_with(
+    certificate: (CertificateDer<'static>, Arc<rustls::ServerConfig>),
+    common: TransportCommon,
+    dialogue: &str,
+    envelope: Envelope,
+) -> Outcome {
+    let (port, mut listeners) = listeners(&["127.0.0.1"]).await;
+    let peer = Peer::play(listeners.remove(0), &[dialogue], Some(certificate.1));
+    let names = Resolver::new(&fixed("x.test MX 10 mx.test\nmx.test A 127.0.0.1"));
+    // The system's roots, in which no certificate of a test stands.
+    let engine = Engine::new(names, domain("client.test"));
+    let job = job_with(envelope, super::world::CONTENT);
+    let mut outcomes = engine.deliver(&direct(port, common), &job).await;
+    engine.close_idle().await;
+    peer.finish().await;
+    outcomes.remove(0)
+}
+
+#[tokio::test]
+async fn required_tls_without_verification_takes_any_certificate_but_no_clear_text() {
+    let common = TransportCommon { tls: TlsPolicy::Required, verify: false, ..common() };
+    let envelope = job(&["b@x.test"]).message.envelope.clone();
+    let wrong = || certificate("wrong.test");
+    let outcome = deliver_with(wrong(), common.clone(), &in_tls(), envelope.clone()).await;
+    assert_eq!(show(&outcome), "delivered data 250 2.0.0 taken");
+    assert!(outcome.tls.is_some());
+    for (dialogue, expected) in [
+        ("S: 220 x\nC: EHLO*\nS: 250 x\nC: QUIT\nBYE".to_owned(), "temporary tls - 4.7.4 TLS is required"),
+        (format!("{OFFERS}C: STARTTLS\nS: 454 4.7.0 not now\nBYE"), "temporary tls 454 4.7.0 not now"),
+    ] {
+        let outcome = deliver_with(wrong(), common.clone(), &dialogue, envelope.clone()).await;
+        assert!(show(&outcome).starts_with(expected), "{}", show(&outcome));
+    }
+    // RFC 8689: who asks for REQUIRETLS is not content with less.
+    let broken_off = format!("{OFFERS}C: STARTTLS\nS: 220 go\nTLS");
+    let strict = Envelope { require_tls: true, ..envelope };
+    let outcome = deliver_with(wrong(), common, &broken_off, strict).await;
+    assert!(show(&outcome).starts_with("temporary tls - 4.7.5 the peer's certificate"), "{}", show(&outcome));
+}
+
+#[tokio::test]
+async fn an_authority_of_the_operators_own_is_trusted_by_its_transport_alone() {
+    let envelope = job(&["b@x.test"]).message.envelope.clone();
+    let ours = certificate("mx.test");
+    let ca = |certificates| Some(Arc::new(PrivateCa { file: "ca.pem".into(), certificates }));
+    let required = TransportCommon { tls: TlsPolicy::Required, ..common() };
+    let private = TransportCommon { ca: ca(vec![ours.0.clone()]), ..required.clone() };
+    let outcome = deliver_with(ours.clone(), private, &in_tls(), envelope.clone()).await;
+    assert_eq!(show(&outcome), "delivered data 250 2.0.0 taken");
+    let broken_off = format!("{OFFERS}C: STARTTLS\nS: 220 go\nTLS");
+    let other = TransportCommon { ca: ca(vec![certificate("mx.test").0]), ..required };
+    let outcome = deliver_with(ours.clone(), other.clone(), &broken_off, envelope.clone()).await;
+    assert!(show(&outcome).contains("the peer's certificate is not valid"), "{}", show(&outcome));
+    // A file that nobody has read makes nobody trusted.
+    let unread = TransportCommon { ca: ca(Vec::new()), ..other };
+    let no_roots = format!("{OFFERS}C: STARTTLS\nS: 220 go\nSTALL");
+    let outcome = deliver_with(ours, unread, &no_roots, envelope).await;
+    assert!(show(&outcome).contains("cannot verify anybody"), "{}", show(&outcome));
 }
 
 #[tokio::test]

@@ -1,3 +1,4 @@
+use std::future::Future;
 use std::sync::mpsc;
 
 use super::*;
@@ -18,16 +19,21 @@ fn messages_of(tx: &mut Tx<'_>, mailbox: MailboxId, count: usize) -> Result<Vec<
 async fn jobs_that_wait_together_are_committed_together_and_a_failing_one_alone_is_undone() {
     let World { store, inbox, dir } = World::new().await;
     // While the writer is held, jobs pile up behind it.
-    let (release, held) = mpsc::channel::<()>();
+    let (holding, held) = tokio::sync::oneshot::channel();
+    let (release, released) = mpsc::channel::<()>();
     let holder = {
         let store = store.clone();
-        tokio::spawn(async move { store.write(move |_| Ok(held.recv().is_ok())).await })
+        tokio::spawn(async move {
+            let hold = move |_: &mut Tx<'_>| Ok(holding.send(()).is_ok() && released.recv().is_ok());
+            store.write(hold).await
+        })
     };
+    held.await.unwrap();
     let database = dir.path().join(DATABASE_FILE);
-    let mut jobs = tokio::task::JoinSet::new();
+    let mut jobs = Vec::new();
     for number in 0..20u32 {
-        let (store, database) = (store.clone(), database.clone());
-        jobs.spawn(async move {
+        let (store, database) = (&store, database.clone());
+        let mut job = Box::pin(async move {
             let job = store.write(move |tx| {
                 let outside = schema::open_reader(&database)?;
                 let committed: u32 =
@@ -42,13 +48,16 @@ async fn jobs_that_wait_together_are_committed_together_and_a_failing_one_alone_
             });
             (number, job.await)
         });
+        // Asked once, it stands in the writer's line.
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(job.as_mut().poll(&mut context).is_pending());
+        jobs.push(job);
     }
-    tokio::time::sleep(Duration::from_millis(50)).await;
     release.send(()).unwrap();
     assert!(holder.await.unwrap().unwrap());
     let mut uids = Vec::new();
-    while let Some(done) = jobs.join_next().await {
-        match done.unwrap() {
+    for job in jobs {
+        match job.await {
             (7, result) => assert!(matches!(result, Err(StoreError::Invalid(_)))),
             (8, result) => assert!(matches!(result, Err(StoreError::Database(_)))),
             (_, result) => uids.push(result.unwrap()),

@@ -459,8 +459,9 @@ impl Session {
                 write_message_id_field(&unique, &self.hostname, &mut head);
             }
         }
-        if summary.fields == 0 && !content.is_empty() && !content.starts_with(b"\r\n") {
-            // Text without any header: our fields must not run into it.
+        let no_header = summary.fields == 0 && !content.is_empty() && !content.starts_with(b"\r\n");
+        if no_header || content.starts_with(b" ") || content.starts_with(b"\t") {
+            // Text without any header: our fields must not run into it, nor a line that would continue the last of them.
             head.extend_from_slice(b"\r\n");
         }
         head

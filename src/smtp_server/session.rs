@@ -529,8 +529,11 @@ impl Session {
             return Action::Reply(replies::encryption_first());
         }
         match auth.mechanism.parse::<Mechanism>() {
-            Ok(mechanism) => self.step(config, Exchange::start(mechanism, auth.initial.as_deref())),
-            Err(_) => Action::Reply(replies::no_such_mechanism()),
+            // Those that EHLO names; more are known, as a client of other servers.
+            Ok(mechanism @ (Mechanism::Plain | Mechanism::Login)) => {
+                self.step(config, Exchange::start(mechanism, auth.initial.as_deref()))
+            }
+            _ => Action::Reply(replies::no_such_mechanism()),
         }
     }
 

@@ -153,6 +153,10 @@ pub struct Outcome {
     pub enhanced: Option<EnhancedCode>,
     /// The peer's words, or ours where it never answered. Several lines are joined by `\n`.
     pub text: String,
+    /// The peer took the message with the sender's wish for reports (RFC 3461), so that reports of success are its
+    /// matter from now on.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dsn_passed_on: bool,
 }
 
 impl Outcome {
@@ -167,6 +171,7 @@ impl Outcome {
             code: None,
             enhanced: Some(enhanced),
             text: text.into(),
+            dsn_passed_on: false,
         }
     }
 }

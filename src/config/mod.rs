@@ -336,6 +336,10 @@ pub struct Queue {
     pub recipients_max: usize,
     /// How long finished attempts are kept in the history.
     pub history_kept: Duration,
+    /// Age at which a sender is told that a message waits; `None` for never.
+    pub delay_report_after: Option<Duration>,
+    /// Who gets a copy of every failure report, and word of failures that nobody else is told of.
+    pub failure_copies_to: Option<Mailbox>,
     /// Disk space that must stay free for mail to be taken (452 otherwise).
     pub free_bytes_min: u64,
 }

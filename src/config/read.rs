@@ -371,6 +371,8 @@ fn queue(mut section: Section<'_>) -> Queue {
         script_error_retry: section.duration("script_error_retry", Duration::from_mins(1)),
         recipients_max: section.number("recipients_max", 1_000, 1..=1_000_000) as usize,
         history_kept: section.duration_or_never("history_kept", Duration::from_hours(24 * 30)),
+        delay_report_after: section.duration_or_off("delay_report_after", Some(Duration::from_hours(4))),
+        failure_copies_to: section.parsed("failure_copies_to", "an address", crate::address::Mailbox::parse),
         free_bytes_min: section.size_or_off("free_bytes_min", Some(100 << 20)).unwrap_or(0),
     };
     section.finish();

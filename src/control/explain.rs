@@ -160,6 +160,7 @@ fn outcome(text: &str) -> Result<Outcome, Fault> {
         code: Some(reply.code),
         enhanced: reply.enhanced,
         text: reply.text(),
+        dsn_passed_on: false,
     })
 }
 

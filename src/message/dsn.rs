@@ -1,54 +1,93 @@
 //! Delivery status notifications: the message that tells a sender what became of a recipient.
 //!
-//! RFC 3464 (format), RFC 6522 (multipart/report), RFC 3461 §6 (what they quote), RFC 3834 (Auto-Submitted).
+//! RFC 3464 (format), RFC 6522 (multipart/report), RFC 3461 §6 (what they quote), RFC 6533 (beyond ASCII), RFC 3834
+//! (Auto-Submitted).
 
 use std::fmt::Write as _;
 
 use jiff::Timestamp;
 
 use crate::address::{Domain, Mailbox};
-use crate::envelope::Ret;
+use crate::attempt::Attempt;
+use crate::envelope::{Ret, ReversePath};
 use crate::outcome::{EnhancedCode, Outcome, Verdict};
 
-/// A failed recipient, as the report tells it.
+/// What a report tells. All recipients of a report share it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// They will not get the message.
+    Failed,
+    /// They do not have it yet; it is tried until then.
+    Delayed {
+        /// When it is given up.
+        until: Timestamp,
+    },
+    /// They have it, or a peer that sends no reports took it.
+    Succeeded,
+}
+
+/// What became of a recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The peer, or we, said no.
+    Refused,
+    /// Given up because of age.
+    Expired,
+    /// Given up because of age, for no way could be chosen.
+    Undecided,
+    /// Given up by the operator.
+    GivenUp,
+    /// Still waiting.
+    Delayed,
+    /// In a mailbox here.
+    Delivered,
+    /// Taken by a peer that sends no reports.
+    Relayed,
+}
+
+/// A recipient, as the report tells it.
 #[derive(Debug, Clone)]
-pub struct FailedRecipient {
-    /// Who did not get the message.
+pub struct Reported {
+    /// Whom the report is about.
     pub address: Mailbox,
     /// ORCPT as given by the sender.
     pub orcpt: Option<String>,
+    /// What became of it.
+    pub fate: Fate,
     /// The last attempt's outcome.
     pub outcome: Outcome,
     /// The last attempt's transport.
     pub transport: Option<String>,
-    /// Attempts made.
-    pub attempts: u32,
+    /// The attempts before the last, oldest first.
+    pub earlier: Vec<Attempt>,
     /// When the last attempt ended.
     pub last_attempt: Timestamp,
-    /// Given up because of age, not because the peer said no.
-    pub expired: bool,
 }
 
-/// A failure report to be written.
+/// A report to be written.
 #[derive(Debug, Clone)]
-pub struct FailureReport<'a> {
+pub struct Report<'a> {
+    /// What it tells.
+    pub kind: Kind,
     /// Our name.
     pub reporting_mta: &'a Domain,
     /// The part of our Message-Id before the `@`; the boundary is made from it too.
     pub unique: &'a str,
     /// When the report is written.
     pub date: Timestamp,
-    /// The sender of the message that failed.
+    /// Who reads it: the sender of the message, or an administrator.
     pub to: &'a Mailbox,
+    /// For an administrator: who sent the message.
+    pub copy_about: Option<&'a ReversePath>,
     /// ENVID as given by the sender.
     pub envid: Option<&'a str>,
-    /// When the message that failed was accepted.
+    /// When the message was accepted.
     pub arrival: Timestamp,
-    /// Who did not get it; at least one.
-    pub recipients: &'a [FailedRecipient],
-    /// The message that failed.
+    /// What it is about; at least one.
+    pub recipients: &'a [Reported],
+    /// The message.
     pub original: &'a [u8],
-    /// How much of it is returned.
+    /// How much of it is returned; of what did not fail, never more than the header (RFC 3461 §4.3).
     pub ret: Ret,
 }
 
@@ -59,27 +98,34 @@ pub const RETURNED_BYTES_MAX: usize = 64 * 1024;
 const FOLD_COLUMN: usize = 76;
 /// A line has at most 998 octets (RFC 5322 §2.1.1); this leaves room for a field's name or an indent.
 const PIECE_BYTES_MAX: usize = 900;
+/// Attempts before the last that are told in words: the youngest.
+const EARLIER_MAX: usize = 10;
 
-impl FailureReport<'_> {
+impl Report<'_> {
     /// The report as a message with CR LF lines.
     pub fn to_message(&self) -> Vec<u8> {
         let host = self.reporting_mta;
         let boundary = format!("=_waypost_{}", self.unique);
         let words = self.words();
+        let returned = match self.returned() {
+            Ret::Full => self.original,
+            Ret::Headers => header_of(self.original),
+        };
         let encoding_of = |ascii: bool| if ascii { "7bit" } else { "8bit" };
-        let encoding = encoding_of(self.original.is_ascii());
-        let whole = encoding_of(self.original.is_ascii() && words.is_ascii());
+        let encoding = encoding_of(returned.is_ascii());
+        let whole = encoding_of(returned.is_ascii() && words.is_ascii());
         let mut head = String::with_capacity(2048);
         let _ = write!(
             head,
             "Date: {}\r\nFrom: Mail Delivery System <mailer-daemon@{host}>\r\nTo: <{}>\r\n\
-             Subject: Undelivered mail: returned to you\r\nMessage-Id: <{}@{host}>\r\n{}\
+             Subject: {}\r\nMessage-Id: <{}@{host}>\r\n{}\
              Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n\
              Content-Type: multipart/report; report-type=delivery-status;\r\n\tboundary=\"{boundary}\"\r\n\
              Content-Transfer-Encoding: {whole}\r\n\r\n\
              This is a delivery report in MIME format.\r\n",
             rfc5322_date(self.date),
             self.to,
+            self.subject(),
             self.unique,
             self.in_reply_to(),
         );
@@ -93,15 +139,11 @@ impl FailureReport<'_> {
             "\r\n--{boundary}\r\nContent-Type: message/delivery-status\r\n\r\n{}",
             self.status()
         );
-        let kind = if self.ret == Ret::Full { "message/rfc822" } else { "text/rfc822-headers" };
         let _ = write!(
             head,
-            "\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n"
+            "\r\n--{boundary}\r\nContent-Type: {}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n",
+            self.returned_type()
         );
-        let returned = match self.ret {
-            Ret::Full => self.original,
-            Ret::Headers => header_of(self.original),
-        };
         let mut message = head.into_bytes();
         message.extend_from_slice(returned);
         if !returned.ends_with(b"\r\n") {
@@ -109,6 +151,30 @@ impl FailureReport<'_> {
         }
         message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
         message
+    }
+
+    fn subject(&self) -> &'static str {
+        match (self.kind, self.copy_about) {
+            (Kind::Failed, None) => "Undelivered mail: returned to you",
+            (Kind::Failed, Some(_)) => "Undelivered mail: copy for the postmaster",
+            (Kind::Delayed { .. }, _) => "Delayed mail: not delivered yet",
+            (Kind::Succeeded, _) => "Delivered mail: the report that you asked for",
+        }
+    }
+
+    /// How much of the message is attached.
+    fn returned(&self) -> Ret {
+        if self.kind == Kind::Failed { self.ret } else { Ret::Headers }
+    }
+
+    /// RFC 6533 §4.2, §4.3: a header beyond ASCII has types of its own.
+    fn returned_type(&self) -> &'static str {
+        match (self.returned(), header_of(self.original).is_ascii()) {
+            (Ret::Full, true) => "message/rfc822",
+            (Ret::Full, false) => "message/global",
+            (Ret::Headers, true) => "text/rfc822-headers",
+            (Ret::Headers, false) => "message/global-headers",
+        }
     }
 
     fn in_reply_to(&self) -> String {
@@ -120,37 +186,38 @@ impl FailureReport<'_> {
 
     /// The part for people.
     fn words(&self) -> String {
-        let mut text = format!(
-            "This is the mail server {}.\r\n\r\nYour message of {} could not be delivered to:\r\n",
-            self.reporting_mta,
-            rfc5322_date(self.arrival)
-        );
+        let what = match self.copy_about {
+            None => "Your message".to_owned(),
+            Some(sender) => format!("The message from <{sender}>"),
+        };
+        let became = match self.kind {
+            Kind::Failed => "could not be delivered to",
+            Kind::Delayed { .. } => "has not been delivered yet to",
+            Kind::Succeeded if self.recipients.iter().any(|r| r.fate == Fate::Relayed) => {
+                "has been passed on for"
+            }
+            Kind::Succeeded => "has been delivered to",
+        };
+        let (server, arrival) = (self.reporting_mta, rfc5322_date(self.arrival));
+        let mut text = format!("This is the mail server {server}.\r\n\r\n{what} of {arrival} {became}:\r\n");
         for recipient in self.recipients {
             let _ = write!(text, "\r\n  <{}>\r\n", recipient.address);
-            let outcome = &recipient.outcome;
-            match (recipient.expired, recipient.attempts) {
-                (true, 0) => text.push_str("    was given up without an attempt:\r\n"),
-                (true, n) => {
-                    let _ = write!(
-                        text,
-                        "    was tried {n} times and given up. The last attempt ended with:\r\n"
-                    );
-                }
-                (false, _) => text.push_str("    was refused for good:\r\n"),
-            }
-            let peer = match (&outcome.host, outcome.ip) {
-                (Some(host), Some(ip)) => format!("{host} [{ip}] said: "),
-                (Some(host), None) => format!("{host} said: "),
-                (None, Some(ip)) => format!("[{ip}] said: "),
-                (None, None) => String::new(),
-            };
-            let said = format!("{peer}{}", reply_text(outcome));
-            let lines = said.split('\n').map(one_line);
-            for (number, line) in lines.flat_map(|line| pieces(&line)).enumerate() {
-                let _ = write!(text, "    {}{line}\r\n", if number == 0 { "" } else { "  " });
-            }
+            recipient.words(&mut text);
         }
-        text.push_str("\r\nNothing more will be tried. The message, or its header, is attached.\r\n");
+        match self.kind {
+            Kind::Failed => {
+                text.push_str("\r\nNothing more will be tried. The message, or its header, is attached.\r\n");
+            }
+            Kind::Delayed { until } => {
+                let until = rfc5322_date(until);
+                let _ = write!(
+                    text,
+                    "\r\nThere is nothing that you need to do. It is tried again until {until};\r\n\
+                     if it cannot be delivered by then, you will be told. Its header is attached.\r\n"
+                );
+            }
+            Kind::Succeeded => text.push_str("\r\nThe header of the message is attached.\r\n"),
+        }
         text
     }
 
@@ -163,26 +230,10 @@ impl FailureReport<'_> {
         field(&mut text, "Arrival-Date", &rfc5322_date(self.arrival));
         for recipient in self.recipients {
             text.push_str("\r\n");
-            if let Some(orcpt) = &recipient.orcpt {
-                let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
-                field(&mut text, "Original-Recipient", &format!("{kind}; {}", utf8_in_ascii(address)));
+            recipient.status(&mut text);
+            if let Kind::Delayed { until } = self.kind {
+                field(&mut text, "Will-Retry-Until", &rfc5322_date(until));
             }
-            let address = recipient.address.to_string();
-            // RFC 6533 §3: another type for addresses beyond ASCII.
-            let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
-            field(&mut text, "Final-Recipient", &format!("{kind}; {}", utf8_in_ascii(&address)));
-            field(&mut text, "Action", "failed");
-            field(&mut text, "Status", &status_of(recipient).to_string());
-            if let Some(host) = &recipient.outcome.host {
-                field(&mut text, "Remote-MTA", &format!("dns; {host}"));
-            }
-            if let Some(code) = recipient.outcome.code {
-                let diagnostic = format!("smtp; {code} {}", reply_words(&recipient.outcome));
-                field(&mut text, "Diagnostic-Code", &diagnostic);
-            } else {
-                field(&mut text, "Diagnostic-Code", &format!("x-waypost; {}", recipient.outcome.text));
-            }
-            field(&mut text, "Last-Attempt-Date", &rfc5322_date(recipient.last_attempt));
             if let Some(transport) = &recipient.transport {
                 field(&mut text, "X-Waypost-Transport", transport);
             }
@@ -191,16 +242,117 @@ impl FailureReport<'_> {
     }
 }
 
-/// A status of class 5: what ends in a report has failed for good (RFC 3464 §2.3.4).
-fn status_of(recipient: &FailedRecipient) -> EnhancedCode {
-    match recipient.outcome.enhanced {
-        // RFC 3463: 4.4.7, delivery time expired, is what a queue says that has given up.
-        _ if recipient.expired => EnhancedCode::new(5, 4, 7),
-        Some(code) if code.class == 5 => code,
-        Some(code) => EnhancedCode { class: 5, ..code },
-        None if recipient.outcome.verdict == Verdict::Delivered => EnhancedCode::new(2, 0, 0),
-        None => EnhancedCode::new(5, 0, 0),
+impl Reported {
+    /// What became of it, for people.
+    fn words(&self, text: &mut String) {
+        let attempts = self.earlier.len() + 1;
+        let times = if attempts == 1 { "once".to_owned() } else { format!("{attempts} times") };
+        let over = self.transport.as_ref().map_or_else(String::new, |name| format!(" (transport {name})"));
+        let _ = match self.fate {
+            Fate::Refused => write!(text, "    was refused for good{over}:\r\n"),
+            Fate::Expired => {
+                write!(text, "    was tried {times} and given up. The last attempt{over} ended with:\r\n")
+            }
+            Fate::Undecided if self.earlier.is_empty() => {
+                write!(text, "    was given up without an attempt:\r\n")
+            }
+            Fate::Undecided => write!(text, "    was given up:\r\n"),
+            Fate::GivenUp => write!(text, "    was given up by the operator of this server:\r\n"),
+            Fate::Delayed => {
+                write!(text, "    was tried {times}. The last attempt{over} ended with:\r\n")
+            }
+            Fate::Delivered => write!(text, "    has the message in the mailbox.\r\n"),
+            Fate::Relayed => write!(
+                text,
+                "    The next mail server has it{over}. That server sends no reports:\r\n\
+                 \x20   whether the message reaches the mailbox is not known here.\r\n"
+            ),
+        };
+        if self.fate == Fate::Delivered {
+            return;
+        }
+        let said = said(&self.outcome);
+        let lines = said.split('\n').map(one_line);
+        for (number, line) in lines.flat_map(|line| pieces(&line)).enumerate() {
+            let _ = write!(text, "    {}{line}\r\n", if number == 0 { "" } else { "  " });
+        }
+        if self.fate != Fate::Relayed {
+            self.earlier_words(text);
+        }
     }
+
+    fn earlier_words(&self, text: &mut String) {
+        let left_out = self.earlier.len().saturating_sub(EARLIER_MAX);
+        if self.earlier.is_empty() {
+            return;
+        }
+        text.push_str("    Before that:\r\n");
+        if left_out > 0 {
+            let _ = write!(text, "      ({left_out} older attempts are left out)\r\n");
+        }
+        for attempt in self.earlier.iter().skip(left_out) {
+            let over = attempt.decision.as_ref().map_or_else(String::new, |d| format!(", {}", d.transport));
+            let end = attempt.outcome.as_ref().map_or_else(|| "was interrupted".to_owned(), said);
+            let line = format!("{}{over}: {end}", attempt.at.strftime("%d %b %Y %H:%M UTC"));
+            if let Some(piece) = pieces(&one_line(&line)).first() {
+                let _ = write!(text, "      {piece}\r\n");
+            }
+        }
+    }
+
+    /// The fields of one recipient (RFC 3464 §2.3).
+    fn status(&self, text: &mut String) {
+        if let Some(orcpt) = &self.orcpt {
+            let (kind, address) = orcpt.split_once(';').unwrap_or(("rfc822", orcpt));
+            field(text, "Original-Recipient", &format!("{kind}; {}", utf8_in_ascii(address)));
+        }
+        let address = self.address.to_string();
+        // RFC 6533 §3: another type for addresses beyond ASCII.
+        let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+        field(text, "Final-Recipient", &format!("{kind}; {}", utf8_in_ascii(&address)));
+        let action = match self.fate {
+            Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp => "failed",
+            Fate::Delayed => "delayed",
+            Fate::Delivered => "delivered",
+            Fate::Relayed => "relayed",
+        };
+        field(text, "Action", action);
+        field(text, "Status", &self.status_code().to_string());
+        if let Some(host) = &self.outcome.host {
+            field(text, "Remote-MTA", &format!("dns; {host}"));
+        }
+        if let Some(code) = self.outcome.code {
+            field(text, "Diagnostic-Code", &format!("smtp; {code} {}", reply_words(&self.outcome)));
+        } else if self.outcome.verdict != Verdict::Delivered {
+            field(text, "Diagnostic-Code", &format!("x-waypost; {}", self.outcome.text));
+        }
+        field(text, "Last-Attempt-Date", &rfc5322_date(self.last_attempt));
+    }
+
+    /// A status of the class that belongs to the action (RFC 3464 §2.3.4).
+    fn status_code(&self) -> EnhancedCode {
+        let class = match self.fate {
+            // RFC 3463: 4.4.7, delivery time expired, is what a queue says that has given up.
+            Fate::Expired | Fate::Undecided => return EnhancedCode::new(5, 4, 7),
+            Fate::Refused | Fate::GivenUp => 5,
+            Fate::Delayed => 4,
+            Fate::Delivered | Fate::Relayed => 2,
+        };
+        let code = self.outcome.enhanced.unwrap_or(EnhancedCode::new(class, 0, 0));
+        EnhancedCode { class, ..code }
+    }
+}
+
+/// Who said what; where nobody spoke, what happened there.
+fn said(outcome: &Outcome) -> String {
+    let verb = if outcome.code.is_some() { " said" } else { "" };
+    let peer = match (&outcome.host, outcome.ip) {
+        (Some(host), Some(ip)) => format!("{host} [{ip}]{verb}: "),
+        (Some(host), None) => format!("{host}{verb}: "),
+        (None, Some(ip)) => format!("[{ip}]{verb}: "),
+        (None, None) => String::new(),
+    };
+    format!("{peer}{}", reply_text(outcome))
 }
 
 fn reply_words(outcome: &Outcome) -> String {
@@ -287,86 +439,4 @@ pub fn rfc5322_date(at: Timestamp) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outcome::Stage;
-
-    fn failed(verdict: Verdict, code: Option<u16>, enhanced: Option<&str>, text: &str) -> FailedRecipient {
-        FailedRecipient {
-            address: "user@outside.test".parse().unwrap(),
-            orcpt: Some("rfc822;alias@example.org".into()),
-            outcome: Outcome {
-                host: Some("mx.outside.test".into()),
-                ip: "192.0.2.1".parse().ok(),
-                code,
-                enhanced: enhanced.map(|e| e.parse().unwrap()),
-                ..Outcome::ours(verdict, Stage::Rcpt, EnhancedCode::new(5, 0, 0), text)
-            },
-            transport: Some("direct".into()),
-            attempts: 3,
-            last_attempt: Timestamp::from_second(1_800_000_060).unwrap(),
-            expired: verdict == Verdict::Temporary,
-        }
-    }
-
-    fn report(recipients: &[FailedRecipient], original: &[u8], ret: Ret) -> String {
-        let message = FailureReport {
-            reporting_mta: &"mail.example.org".parse().unwrap(),
-            unique: "000001.dsn",
-            date: Timestamp::from_second(1_800_000_100).unwrap(),
-            to: &"sender@example.org".parse().unwrap(),
-            envid: Some("QQ314159"),
-            arrival: Timestamp::from_second(1_800_000_000).unwrap(),
-            recipients,
-            original,
-            ret,
-        }
-        .to_message();
-        String::from_utf8(message).unwrap()
-    }
-
-    const ORIGINAL: &[u8] = b"Subject: hello\r\nMessage-ID: <x@example.org>\r\n\r\nbody\r\n";
-
-    #[test]
-    fn a_failure_report_as_a_golden_text() {
-        let text = report(
-            &[failed(Verdict::Permanent, Some(550), Some("5.1.1"), "no such user\nsorry")],
-            ORIGINAL,
-            Ret::Full,
-        );
-        assert_eq!(text, include_str!("golden/failed.eml").replace('\n', "\r\n"));
-    }
-
-    #[test]
-    fn other_mail_software_reads_it() {
-        let failures = [
-            failed(Verdict::Permanent, Some(550), None, "no\r\nX-Injected: yes\u{1b}[0m"),
-            failed(Verdict::Temporary, None, Some("4.4.1"), &"connection timed out ".repeat(20)),
-        ];
-        let text = report(&failures, "Subject: grüße\r\n\r\nkörper\r\n".as_bytes(), Ret::Headers);
-        let parsed = mail_parser::MessageParser::default().parse(text.as_bytes()).unwrap();
-        assert_eq!(parsed.parts.len(), 4);
-        assert!(!text.contains("\nX-Injected"), "a peer's words cannot add fields:\n{text}");
-        assert!(text.contains("Status: 5.0.0\r\n") && text.contains("Status: 5.4.7\r\n"), "{text}");
-        assert!(text.contains("Subject: grüße") && !text.contains("körper"), "header only:\n{text}");
-        assert!(text.lines().all(|l| l.len() <= 998), "{text}");
-    }
-
-    #[test]
-    fn no_line_grows_too_long_whatever_a_peer_says() {
-        for said in ["x".repeat(2_000), "ü".repeat(1_000), "two words ".repeat(200)] {
-            let text = report(&[failed(Verdict::Permanent, Some(550), None, &said)], ORIGINAL, Ret::Full);
-            assert!(text.lines().all(|l| l.len() <= 998), "RFC 5322 §2.1.1: {text}");
-        }
-    }
-
-    #[test]
-    fn an_address_beyond_ascii_is_told_as_rfc_6533_wants_it() {
-        let mut failure = failed(Verdict::Permanent, Some(550), None, "no");
-        failure.address = "büro+x@outside.test".parse().unwrap();
-        failure.orcpt = Some("utf-8;bü@example.org".into());
-        let text = report(&[failure], ORIGINAL, Ret::Full);
-        assert!(text.contains("Final-Recipient: utf-8; b\\x{FC}ro\\x{2B}x@outside.test\r\n"), "{text}");
-        assert!(text.contains("Original-Recipient: utf-8; b\\x{FC}@example.org\r\n"), "{text}");
-    }
-}
+mod tests;

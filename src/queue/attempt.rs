@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::bounce::{self, Bounced};
+use super::bounce::{self, ReportKind, Told};
 use super::dispatch::{self, Group, Way};
 use super::due::Key;
 use super::schedule::add;
 use super::settle::{self, Item, Why};
 use super::slots::Lane;
 use super::{Inner, finished, pump, shown};
-use crate::attempt::{Attempt, Decision};
+use crate::attempt::{Attempt, Decision, Level};
+use crate::config::Config;
+use crate::message::dsn::Fate;
 use crate::names::QueueId;
 use crate::outcome::{Outcome, Verdict};
 use crate::spool::{NewMessage, Next, Settlement};
@@ -166,41 +168,103 @@ async fn settle_all(
     let config = inner.parts.config.load_full();
     let now = crate::clock::now();
     let mut settlements = Vec::with_capacity(outcomes.len());
-    let mut bounced: Vec<(Bounced, Settlement)> = Vec::new();
+    let mut told: Vec<Told> = Vec::new();
     for ((subject, decision), outcome) in group.subjects.iter().zip(outcomes) {
         let attempts = subject.attempts + 1;
         let item = Item { id: group.id, attempts, received: message.received };
         let next = settle::settle(item, &outcome, &config.queue.retry, now);
         log(group.id, message, subject.recipient, attempts, decision, &outcome, next);
-        let attempt = attempt_of(attempts, began, decision.clone(), Some(outcome.clone()), Some(now));
-        let mut settlement =
-            Settlement { recipient: subject.recipient, attempt: Some(attempt), next: Next::Done };
-        match next {
-            settle::Next::Done => settlements.push(settlement),
-            settle::Next::Retry(at) => {
-                settlement.next = Next::Retry(at);
-                settlements.push(settlement);
-            }
-            settle::Next::Bounce(why) => {
-                let transport = Some(decision.transport.to_string());
-                let expired = why == Why::Expired;
-                let failed = Bounced { recipient: subject.recipient, outcome, transport, attempts, expired };
-                bounced.push((failed, settlement));
-            }
+        let (next, fate) = follows(&config, message, subject, decision, &outcome, next, now);
+        if let Some(fate) = fate {
+            told.push(Told {
+                recipient: subject.recipient,
+                fate,
+                outcome: outcome.clone(),
+                transport: Some(decision.transport.to_string()),
+                earlier: subject.history.iter().filter(|a| a.number < attempts).cloned().collect(),
+            });
         }
+        let attempt = attempt_of(attempts, began, decision.clone(), Some(outcome), Some(now));
+        let (recipient, attempt) = (subject.recipient, Some(attempt));
+        settlements.push(Settlement {
+            recipient,
+            attempt,
+            next,
+            delay_reported: fate == Some(Fate::Delayed),
+        });
     }
-    if !bounced.is_empty() {
-        let (failed, mut done): (Vec<_>, Vec<_>) = bounced.into_iter().unzip();
-        // The report is in the queue before the recipient is done: a crash between the two reports twice, not never.
-        if let Err(error) = bounce::report(inner, &config, message, &failed, now).await {
-            tracing::error!(id = shown(group.id), %error, "cannot queue a failure report: the recipient stays");
-            for settlement in &mut done {
-                settlement.next = Next::Retry(add(now, config.queue.script_error_retry));
-            }
-        }
-        settlements.append(&mut done);
+    if !told.is_empty() {
+        tell(inner, &config, group.id, message, told, &mut settlements, now).await;
     }
     finish(inner, group, message, settlements, now).await;
+}
+
+/// What follows an outcome, and what of it the sender is to be told.
+fn follows(
+    config: &Config,
+    message: &NewMessage,
+    subject: &dispatch::Subject,
+    decision: &Decision,
+    outcome: &Outcome,
+    next: settle::Next,
+    now: Timestamp,
+) -> (Next, Option<Fate>) {
+    let recipient = &message.envelope.recipients[subject.recipient as usize];
+    let wanted = |fate: Fate| bounce::wanted(&message.envelope.sender, recipient, fate).then_some(fate);
+    match next {
+        settle::Next::Done if decision.level == Level::Local => (Next::Done, wanted(Fate::Delivered)),
+        // RFC 3461 §5.2.2: a peer that knows DSN reports success itself.
+        settle::Next::Done if outcome.dsn_passed_on => (Next::Done, None),
+        settle::Next::Done => (Next::Done, wanted(Fate::Relayed)),
+        // Told even if the sender is not: the administrator may want to know.
+        settle::Next::Bounce(Why::Permanent) => (Next::Done, Some(Fate::Refused)),
+        settle::Next::Bounce(Why::Expired) => (Next::Done, Some(Fate::Expired)),
+        settle::Next::Retry(at) => {
+            let delayed_at = config.queue.delay_report_after.map(|after| add(message.received, after));
+            match delayed_at.filter(|_| !subject.delay_reported && wanted(Fate::Delayed).is_some()) {
+                Some(delayed_at) if now >= delayed_at => (Next::Retry(at), Some(Fate::Delayed)),
+                // What the report tells is to be fresh.
+                Some(delayed_at) => (Next::Retry(at.min(delayed_at)), None),
+                None => (Next::Retry(at), None),
+            }
+        }
+    }
+}
+
+/// Queues the reports. They are in the queue before what they tell is written down: a crash between the two reports
+/// twice, not never. Where a failure cannot be reported, the recipient stays.
+async fn tell(
+    inner: &Arc<Inner>,
+    config: &Config,
+    id: QueueId,
+    message: &NewMessage,
+    told: Vec<Told>,
+    settlements: &mut [Settlement],
+    now: Timestamp,
+) {
+    let kind_of = |told: &Told| match told.fate {
+        Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp => ReportKind::Failed,
+        Fate::Delayed => ReportKind::Delayed,
+        Fate::Delivered | Fate::Relayed => ReportKind::Succeeded,
+    };
+    for kind in [ReportKind::Failed, ReportKind::Delayed, ReportKind::Succeeded] {
+        let told: Vec<Told> = told.iter().filter(|t| kind_of(t) == kind).cloned().collect();
+        if told.is_empty() {
+            continue;
+        }
+        let Err(error) = bounce::report(inner, config, message, kind, &told, now).await else { continue };
+        tracing::error!(id = shown(id), %error, ?kind, "cannot queue a report");
+        for settlement in settlements.iter_mut().filter(|s| told.iter().any(|t| t.recipient == s.recipient)) {
+            match kind {
+                ReportKind::Failed => {
+                    settlement.next = Next::Retry(add(now, config.queue.script_error_retry));
+                }
+                ReportKind::Delayed => settlement.delay_reported = false,
+                // It has the message; that nobody is told is the lesser evil.
+                ReportKind::Succeeded => {}
+            }
+        }
+    }
 }
 
 /// History, spool and index learn what follows.

@@ -34,12 +34,21 @@ pub(super) struct Subject {
     pub transport_override: Option<TransportName>,
     /// Why no way could be chosen when it was last asked, as the spool has it.
     pub deferral: Option<String>,
+    /// The sender knows that it takes long.
+    pub delay_reported: bool,
 }
 
 impl Subject {
     /// A recipient that has just been accepted.
     pub fn fresh(recipient: u32) -> Self {
-        Self { recipient, history: Vec::new(), attempts: 0, transport_override: None, deferral: None }
+        Self {
+            recipient,
+            history: Vec::new(),
+            attempts: 0,
+            transport_override: None,
+            deferral: None,
+            delay_reported: false,
+        }
     }
 }
 

@@ -157,7 +157,8 @@ impl Inner {
         for (&(id, recipient), entry) in unbegun {
             let error = "the server was stopped before the first attempt".to_owned();
             let next = Next::Deferred { until: entry.due, error };
-            self.parts.spool.settle_later(id, vec![Settlement { recipient, attempt: None, next }]);
+            let settlement = Settlement { recipient, attempt: None, next, delay_reported: false };
+            self.parts.spool.settle_later(id, vec![settlement]);
         }
     }
 

@@ -104,6 +104,7 @@ fn loaded(inner: &Inner, stored: &StoredMessage, keys: &[Key]) -> Loaded {
                     attempts: if unbegun { 0 } else { state.attempts },
                     transport_override: state.transport_override.clone(),
                     deferral: state.deferral.clone(),
+                    delay_reported: state.delay_reported,
                 });
             }
             _ => {

@@ -3,6 +3,7 @@
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
 mod in_line;
+mod reports;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::bounce::{self, Bounced};
+use super::bounce::{self, ReportKind, Told};
 use super::dispatch::Subject;
 use super::schedule::{self, add};
 use super::{Inner, finished, shown};
 use crate::attempt::Attempt;
 use crate::config::Config;
+use crate::message::dsn::Fate;
 use crate::names::QueueId;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::spool::{NewMessage, Next, Settlement};
@@ -58,7 +59,7 @@ async fn defer(
     tracing::error!(id = shown(id), recipient, problem, %until, "no route: deferred without an attempt");
     if subject.deferral.as_ref() != Some(&problem) {
         let next = Next::Deferred { until, error: problem };
-        let settlement = Settlement { recipient, attempt: None, next };
+        let settlement = Settlement { recipient, attempt: None, next, delay_reported: false };
         if let Err(error) = inner.parts.spool.settle(id, vec![settlement]).await {
             tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
         }
@@ -79,17 +80,13 @@ async fn give_up(
     // RFC 3463: 4.3.5, system incorrectly configured.
     let text = "no way to send the message on could be chosen in time";
     let outcome = Outcome::ours(Verdict::Temporary, Stage::Dns, EnhancedCode::new(4, 3, 5), text);
-    let failed = Bounced {
-        recipient: subject.recipient,
-        outcome: outcome.clone(),
-        transport: None,
-        attempts: subject.attempts,
-        expired: true,
-    };
-    bounce::report(inner, config, message, &[failed], now).await?;
+    let recipient = subject.recipient;
+    let earlier = subject.history.clone();
+    let told = Told { recipient, fate: Fate::Undecided, outcome: outcome.clone(), transport: None, earlier };
+    bounce::report(inner, config, message, ReportKind::Failed, &[told], now).await?;
     let number = subject.attempts + 1;
     let attempt = Attempt { number, at: now, decision: None, outcome: Some(outcome), ended: Some(now) };
-    let done = Settlement { recipient: subject.recipient, attempt: Some(attempt), next: Next::Done };
+    let done = Settlement { recipient, attempt: Some(attempt), next: Next::Done, delay_reported: false };
     inner.finished.record(finished::finished(id, message, &done, &subject.history, now));
     inner.parts.spool.settle_later(id, vec![done]);
     inner.due.lock().remove((id, subject.recipient));

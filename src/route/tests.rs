@@ -441,6 +441,7 @@ fn previous_attempt() -> Attempt {
             code: Some(451),
             enhanced: Some(EnhancedCode::new(4, 7, 1)),
             text: "greylisted".into(),
+            dsn_passed_on: false,
         }),
         ended: None,
     }

@@ -141,6 +141,7 @@ fn read_at(
             history: first.clone(),
             transport_override: None,
             deferral: None,
+            delay_reported: false,
         })
         .collect();
     for place in rest {
@@ -192,6 +193,7 @@ fn recall(recipients: &mut [RecipientState], record: &Record) -> Option<()> {
                 serde_json::from_slice::<Vec<Settlement>>(detail).ok()?.into_iter().zip(briefs)
             {
                 let Some(state) = recipients.get_mut(settlement.recipient as usize) else { continue };
+                state.delay_reported |= settlement.delay_reported;
                 state.deferral = match settlement.next {
                     Next::Deferred { error, .. } => Some(error),
                     Next::Done | Next::Retry(_) => None,

@@ -109,6 +109,8 @@ pub struct RecipientState {
     pub transport_override: Option<TransportName>,
     /// Why the last attempt was not even made (a script's error); `None` after an attempt.
     pub deferral: Option<String>,
+    /// The sender has been told that it takes long.
+    pub delay_reported: bool,
 }
 
 /// Whether anything is left to do for a recipient.
@@ -135,6 +137,9 @@ pub struct Settlement {
     pub attempt: Option<Attempt>,
     /// What follows.
     pub next: Next,
+    /// The sender has been told that it takes long: not to be told again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub delay_reported: bool,
 }
 
 /// What follows an attempt.

@@ -110,6 +110,7 @@ pub(super) fn outcome_of_reply(stage: Stage, reply: &Reply, seen: &Seen) -> Outc
         code: Some(reply.code),
         enhanced: Some(peers.unwrap_or(EnhancedCode::new(class, 0, 0))),
         text: cut(reply.text()),
+        dsn_passed_on: false,
     };
     with_peer(outcome, seen)
 }

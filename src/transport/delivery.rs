@@ -164,7 +164,12 @@ impl<'a> Delivery<'a> {
         if failure.is_some() && kept && !transaction.mail_answered() {
             return Served::Stale;
         }
-        let answers = transaction.answers(failure.as_ref(), &session.seen);
+        let mut answers = transaction.answers(failure.as_ref(), &session.seen);
+        for answer in &mut answers {
+            if let Answer::Final(outcome) = answer {
+                outcome.dsn_passed_on = with.dsn && outcome.verdict == Verdict::Delivered;
+            }
+        }
         self.settle(&batch, answers);
         match failure {
             Some(failure) => Served::Broken(failure.outcome(&session.seen)),

@@ -42,7 +42,9 @@ fn attempts_and_what_came_of_them_are_replayed() {
     run(spool.settle(id, vec![retry(0, 1, 500)])).unwrap();
     let error = Next::Deferred { until: time(300), error: "global.rhai:3: no such property".into() };
     run(spool.begin(id, vec![(0, attempt(2))])).unwrap();
-    run(spool.settle(id, vec![Settlement { recipient: 1, attempt: None, next: error }])).unwrap();
+    run(spool
+        .settle(id, vec![Settlement { recipient: 1, attempt: None, next: error, delay_reported: false }]))
+    .unwrap();
 
     let check = |spool: &Spool| {
         let stored = spool.read(id).unwrap().unwrap();
@@ -94,7 +96,7 @@ fn an_attempt_that_began_with_the_acceptance_is_remembered() {
     let deferred = run(spool.accept(message(3, 1, 10), true)).unwrap();
     spool.settle_later(settled, vec![retry(0, 1, 700)]);
     let next = Next::Deferred { until: time(600), error: "no such transport".into() };
-    run(spool.settle(deferred, vec![Settlement { recipient: 0, attempt: None, next }])).unwrap();
+    run(spool.settle(deferred, vec![Settlement { recipient: 0, attempt: None, next, delay_reported: false }])).unwrap();
     drop(spool);
 
     let (spool, waiting) = open(&dir);

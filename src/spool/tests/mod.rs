@@ -74,11 +74,16 @@ pub(super) fn failed(number: u32) -> Attempt {
 }
 
 pub(super) fn retry(recipient: u32, number: u32, second: i64) -> Settlement {
-    Settlement { recipient, attempt: Some(failed(number)), next: Next::Retry(time(second)) }
+    Settlement {
+        recipient,
+        attempt: Some(failed(number)),
+        next: Next::Retry(time(second)),
+        delay_reported: false,
+    }
 }
 
 pub(super) fn done(recipient: u32) -> Settlement {
-    Settlement { recipient, attempt: Some(failed(1)), next: Next::Done }
+    Settlement { recipient, attempt: Some(failed(1)), next: Next::Done, delay_reported: false }
 }
 
 pub(super) fn open(dir: &TempDir) -> (Spool, Vec<Waiting>) {

@@ -99,6 +99,7 @@ impl World {
             history: started.then_some(assumed).into_iter().collect(),
             transport_override: None,
             deferral: None,
+            delay_reported: false,
         };
         self.model.insert(id, (message, vec![state; recipients as usize]));
         if started {
@@ -154,7 +155,7 @@ impl World {
         if attempt.is_some() || matches!(next, Next::Deferred { .. }) {
             self.fresh.remove(&(id, recipient));
         }
-        let settlements = vec![Settlement { recipient, attempt, next }];
+        let settlements = vec![Settlement { recipient, attempt, next, delay_reported: false }];
         if later {
             self.spool().settle_later(id, settlements);
         } else {

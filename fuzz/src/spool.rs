@@ -110,7 +110,7 @@ impl Log {
         run(spool.begin(messages[0].0, vec![(0, begun())])).expect("an attempt is recorded");
         let retry = Next::Retry(time(900));
         for (id, next) in [(messages[0].0, retry), (messages[1].0, Next::Done)] {
-            let settlement = Settlement { recipient: 0, attempt: Some(ended()), next };
+            let settlement = Settlement { recipient: 0, attempt: Some(ended()), next, delay_reported: false };
             run(spool.settle(id, vec![settlement])).expect("an outcome is recorded");
         }
         let killed = used_segments(dir.path());

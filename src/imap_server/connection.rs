@@ -18,6 +18,7 @@ use super::wire::{Wire, WireError, accept_tls};
 use crate::config::{Limits, Listener};
 use crate::net::{Stream, TooManyConnections};
 use crate::sasl::{self, Exchange, Mechanism};
+use crate::tls::ServerTls;
 
 /// Literals of a command other than APPEND, all together.
 const LITERAL_BYTES_MAX: u64 = 64 * 1024;
@@ -43,6 +44,7 @@ enum Flow {
 /// Serves one client to the end.
 pub async fn run(tcp: TcpStream, listener: Arc<Listener>, ctx: ImapContext, shutdown: CancellationToken) {
     let patience = ctx.config.load().limits.command_timeout;
+    let chain = ctx.tls.as_ref().map(ServerTls::chain).unwrap_or_default();
     let stream = match (&ctx.tls, listener.kind.tls_at_once()) {
         (Some(tls), true) => match accept_tls(tcp, tls.config(), patience).await {
             Ok(stream) => stream,
@@ -57,8 +59,10 @@ pub async fn run(tcp: TcpStream, listener: Arc<Listener>, ctx: ImapContext, shut
         }
         (_, false) => Stream::Plain(tcp),
     };
-    let session = Session::new(ctx.clone(), listener);
-    let connection = Connection { wire: Wire::new(stream, patience), session, ctx, shutdown, wrong: 0 };
+    let wire = Wire::new(stream, patience);
+    let mut session = Session::new(ctx.clone(), listener);
+    session.bindings = wire.bindings(chain.first().map(AsRef::as_ref));
+    let connection = Connection { wire, session, ctx, shutdown, wrong: 0 };
     connection.run().await;
 }
 
@@ -234,7 +238,9 @@ impl Connection {
         }
         self.wire.output.tagged(tag, "OK Begin TLS negotiation now");
         self.wire.flush().await?;
+        let chain = tls.chain();
         self.wire = self.wire.start_tls(tls.config()).await?;
+        self.session.bindings = self.wire.bindings(chain.first().map(AsRef::as_ref));
         tracing::debug!(tls = self.wire.tls_summary(), "TLS");
         Ok((self, Flow::Go))
     }
@@ -245,7 +251,7 @@ impl Connection {
         mechanism: Mechanism,
         initial: Option<Vec<u8>>,
     ) -> Result<Flow, WireError> {
-        let mut step = Exchange::start(mechanism, initial.as_deref());
+        let mut step = Exchange::start(mechanism, initial.as_deref(), &self.session.bindings);
         loop {
             match step {
                 sasl::Step::Challenge { text, exchange } => {
@@ -263,6 +269,20 @@ impl Connection {
                 sasl::Step::Verify(credentials) => {
                     let wrong = !self.session.log_in(tag, credentials, &mut self.wire).await?;
                     return Ok(self.count_wrong(wrong));
+                }
+                sasl::Step::FindKeys(find) => {
+                    match self.session.find_keys(tag, &find, &mut self.wire).await {
+                        Some(keys) => step = find.found(keys),
+                        None => return Ok(self.count_wrong(true)),
+                    }
+                }
+                sasl::Step::Proved { user, act_as } => {
+                    let wrong = !self.session.proved(tag, &user, act_as.as_deref(), &mut self.wire).await?;
+                    return Ok(self.count_wrong(wrong));
+                }
+                sasl::Step::Refused => {
+                    self.session.refused(tag, &mut self.wire).await?;
+                    return Ok(self.count_wrong(true));
                 }
                 sasl::Step::Malformed => {
                     self.wire.output.tagged(tag, "BAD Authentication cancelled");

@@ -12,6 +12,8 @@ use tokio_rustls::TlsAcceptor;
 use super::assemble::{Assembler, Step};
 use super::output::Output;
 use crate::net::Stream;
+use crate::sasl::ChannelBindings;
+use crate::tls::server_bindings;
 
 /// Output over which the client must take some before more is made.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -70,6 +72,11 @@ impl Wire {
     /// Protocol and cipher suite.
     pub fn tls_summary(&self) -> Option<String> {
         self.stream.tls_summary()
+    }
+
+    /// What SASL can bind to, this being the certificate that we have shown.
+    pub fn bindings(&self, certificate: Option<&[u8]>) -> ChannelBindings {
+        server_bindings(&self.stream, certificate)
     }
 
     /// Whether bytes wait that were received but not yet looked at.

@@ -1,7 +1,8 @@
 //! SASL (RFC 4422): the messages of each mechanism as pure state machines, server and client.
 //!
-//! A protocol (SMTP, IMAP) carries the messages in base64 lines; [`decode`] reads such a line. What the server
-//! side ends with is [`Credentials`] to be checked; what is done with them is not decided here.
+//! A protocol (SMTP, IMAP) carries the messages in base64 lines; [`decode`] reads such a line. The server's
+//! side ends with a password to be checked, or with a proof that it has checked itself; what follows from that is not
+//! decided here. Passwords are kept in forms that let each mechanism work and give nobody the password.
 
 mod choice;
 mod client;
@@ -20,7 +21,7 @@ pub use cram_md5::CramState;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use prepare::{Unprepared, prepare};
 pub use scram::{Hash, ITERATIONS_MAX, ITERATIONS_MIN, ScramFault, StoredKeys};
-pub use server::{Credentials, Exchange, Step};
+pub use server::{Credentials, Exchange, FindKeys, Step, offered};
 
 /// A line that is not the base64 of RFC 4648 §4: alphabet, padding and unused bits are all checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,21 +58,38 @@ mod tests {
         }
     }
 
-    /// Lets both sides talk until the server knows what to check.
-    fn talk(mut client: ClientExchange, with_initial: bool) -> Step {
-        let mechanism = client.mechanism();
+    const PASSWORD: &str = "pencil";
+
+    /// Lets both sides talk to the end; who the client is to the server, and what the client thinks of the server.
+    fn talk(
+        mut client: ClientExchange,
+        bindings: &ChannelBindings,
+        with_initial: bool,
+    ) -> (Step, Result<(), ClientError>) {
         let initial = if with_initial { client.initial() } else { None };
-        let mut step = Exchange::start(mechanism, initial.as_deref());
-        while let Step::Challenge { text, exchange } = step {
-            step = match client.step(&text) {
-                Ok(response) => exchange.respond(&response),
-                Err(_) => return Step::Malformed,
+        let mut step = Exchange::start(client.mechanism(), initial.as_deref(), bindings);
+        loop {
+            step = match step {
+                Step::Challenge { text, exchange } => match client.step(&text) {
+                    Ok(response) => exchange.respond(&response),
+                    Err(error) => return (Step::Malformed, Err(error)),
+                },
+                Step::FindKeys(find) => {
+                    let keys = StoredKeys::derive(find.hash, PASSWORD, vec![7; 16], ITERATIONS);
+                    find.found(keys)
+                }
+                last => return (last, client.finish()),
             };
         }
-        step
     }
 
+    const ITERATIONS: std::num::NonZeroU32 = std::num::NonZeroU32::MIN.saturating_add(4_095);
+    const SCRAM: [Mechanism; 4] =
+        [Mechanism::ScramSha256Plus, Mechanism::ScramSha1Plus, Mechanism::ScramSha256, Mechanism::ScramSha1];
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
         #[test]
         fn what_a_client_says_a_server_understands(
             user in "[^\0]{1,40}", password in "[^\0]{1,40}", plain: bool, with_initial: bool,
@@ -79,7 +97,7 @@ mod tests {
             let mechanism = if plain { Mechanism::Plain } else { Mechanism::Login };
             let choice = Choice { mechanism, channel: Channel::Unsupported };
             let client = ClientExchange::new(&choice, &user, &password).unwrap();
-            match talk(client, with_initial) {
+            match talk(client, &ChannelBindings::default(), with_initial).0 {
                 Step::Verify(credentials) => {
                     prop_assert_eq!(credentials.user, user);
                     prop_assert_eq!(credentials.password, password);
@@ -90,9 +108,36 @@ mod tests {
         }
 
         #[test]
-        fn nothing_makes_the_server_panic(first: Option<Vec<u8>>, then: Vec<Vec<u8>>, plain: bool) {
-            let mechanism = if plain { Mechanism::Plain } else { Mechanism::Login };
-            let mut step = Exchange::start(mechanism, first.as_deref());
+        fn scram_knows_a_right_password_from_a_wrong_one(
+            user in "[a-zA-Z0-9,=@. é]{1,20}",
+            n in 0_usize..4, right: bool, with_initial: bool, exporter: bool, same_channel: bool,
+        ) {
+            let bytes = |byte| Some(vec![byte; 32]);
+            let of = |byte| ChannelBindings {
+                exporter: bytes(byte).filter(|_| exporter),
+                server_end_point: bytes(byte),
+            };
+            // The client's channel may end at somebody else.
+            let (ours, theirs) = (of(1), of(if same_channel { 1 } else { 2 }));
+            let facts = Facts { tls: true, plaintext_allowed: false, bindings: &ours };
+            let names = Mechanism::ALL.map(Mechanism::as_str);
+            let choice = choose(&names, &Allowed::Exactly(SCRAM[n]), facts).unwrap();
+            let password = if right { PASSWORD } else { "pencils" };
+            let client = ClientExchange::new(&choice, &user, password).unwrap();
+            let (step, finished) = talk(client, &theirs, with_initial);
+            if right && (same_channel || !SCRAM[n].binds_channel()) {
+                let user = prepare(&user).unwrap().into_owned();
+                prop_assert_eq!(step, Step::Proved { user, act_as: None });
+                prop_assert_eq!(finished, Ok(()));
+            } else {
+                prop_assert_eq!(step, Step::Refused);
+                prop_assert_eq!(finished, Err(ClientError::Unproved));
+            }
+        }
+
+        #[test]
+        fn nothing_makes_the_server_panic(first: Option<Vec<u8>>, then: Vec<Vec<u8>>, n in 0_usize..7) {
+            let mut step = Exchange::start(Mechanism::ALL[n], first.as_deref(), &ChannelBindings::default());
             for response in then {
                 match step {
                     Step::Challenge { exchange, .. } => step = exchange.respond(&response),
@@ -100,5 +145,28 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn no_server_makes_the_client_panic(challenges: Vec<Vec<u8>>, n in 0_usize..7) {
+            let choice = Choice { mechanism: Mechanism::ALL[n], channel: Channel::Unsupported };
+            let mut client = ClientExchange::new(&choice, "tim", "secret").unwrap();
+            let _ = client.initial();
+            for challenge in challenges {
+                if client.step(&challenge).is_err() {
+                    break;
+                }
+            }
+            // Such a server has proved nothing.
+            prop_assert!(Mechanism::ALL[n].scram().is_none() || client.finish().is_err());
+        }
+    }
+
+    #[test]
+    fn a_list_without_plus_that_was_a_list_with_plus_is_found_out() {
+        let bindings = ChannelBindings { exporter: Some(vec![1; 32]), server_end_point: None };
+        let facts = Facts { tls: true, plaintext_allowed: false, bindings: &bindings };
+        let choice = choose(&["SCRAM-SHA-256", "PLAIN"], &Allowed::Any, facts).unwrap();
+        let client = ClientExchange::new(&choice, "tim", PASSWORD).unwrap();
+        assert_eq!(talk(client, &bindings, true).0, Step::Refused);
     }
 }

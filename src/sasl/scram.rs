@@ -154,7 +154,6 @@ pub(super) fn escape(name: &str) -> String {
 }
 
 /// The reverse; any other `=` is an error.
-#[cfg_attr(not(test), expect(dead_code, reason = "for the server's side"))]
 pub(super) fn unescape(name: &str) -> Option<String> {
     let mut parts = name.split('=');
     let mut plain = parts.next()?.to_owned();

@@ -1,8 +1,13 @@
-//! The server's side: initial response and responses in, challenges out, credentials at the end.
+//! The server's side: initial response and responses in, challenges out, at the end who the client is.
+//!
+//! RFC 5802 and 7677 (SCRAM), RFC 4616 (PLAIN). PLAIN and LOGIN end with [`Credentials`] whose password is to be checked;
+//! SCRAM asks for the account's keys in between ([`Step::FindKeys`]) and checks the proof itself. Whoever gives the keys
+//! has some for names that do not exist as well, so that the exchange looks the same for them.
 
 use std::fmt;
 
-use super::Mechanism;
+use super::scram::{self, Attributes, Hash, StoredKeys};
+use super::{ChannelBindings, Facts, Mechanism, prepare};
 
 /// What a client claims; to be checked against the account's password.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,8 +39,32 @@ pub enum Step {
     },
     /// The client has said all it has to say.
     Verify(Credentials),
+    /// Find the user's keys and give them to [`FindKeys::found`].
+    FindKeys(FindKeys),
+    /// The client has proved that it knows the password, and knows that we do.
+    Proved {
+        /// Authentication identity.
+        user: String,
+        /// Authorization identity, when it is another one.
+        act_as: Option<String>,
+    },
+    /// The proof is wrong, or somebody stands in between.
+    Refused,
     /// The response does not follow the mechanism.
     Malformed,
+}
+
+/// The mechanisms that a server offers, strongest first. SCRAM also in clear text, for it does not send the password;
+/// bound to the channel where there is something to bind to.
+pub fn offered(facts: Facts<'_>) -> Vec<Mechanism> {
+    let offers = |mechanism: &Mechanism| match mechanism {
+        Mechanism::ScramSha256Plus | Mechanism::ScramSha1Plus => facts.tls && !facts.bindings.is_empty(),
+        Mechanism::ScramSha256 | Mechanism::ScramSha1 => true,
+        // No state of it is kept.
+        Mechanism::CramMd5 => false,
+        Mechanism::Plain | Mechanism::Login => facts.tls || facts.plaintext_allowed,
+    };
+    Mechanism::ALL.into_iter().filter(offers).collect()
 }
 
 /// An exchange that waits for the client's response.
@@ -46,7 +75,34 @@ pub struct Exchange(State);
 enum State {
     Plain,
     LoginUser,
-    LoginPassword { user: String },
+    LoginPassword {
+        user: String,
+    },
+    ScramFirst {
+        hash: Hash,
+        bound: bool,
+        bindings: ChannelBindings,
+        nonce: String,
+    },
+    ScramFinal(Box<ScramFinal>),
+    /// The client has our signature and says nothing more.
+    ScramSigned {
+        user: String,
+        act_as: Option<String>,
+    },
+}
+
+/// What the client's last message is checked against.
+#[derive(PartialEq, Eq)]
+struct ScramFinal {
+    user: String,
+    act_as: Option<String>,
+    keys: StoredKeys,
+    nonce: String,
+    /// Header and bytes of the binding, as they must come back.
+    channel: Vec<u8>,
+    client_first_bare: String,
+    server_first: String,
 }
 
 impl fmt::Debug for Exchange {
@@ -56,14 +112,31 @@ impl fmt::Debug for Exchange {
 }
 
 impl Exchange {
-    /// Begins, with the initial response if the client sent one along.
-    pub fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> Step {
+    /// Begins, with the initial response if the client sent one along. The bindings are those of the connection;
+    /// where there are any, `-PLUS` was offered.
+    pub fn start(mechanism: Mechanism, initial: Option<&[u8]>, bindings: &ChannelBindings) -> Step {
+        Self::start_with_nonce(mechanism, initial, bindings, scram::nonce())
+    }
+
+    fn start_with_nonce(
+        mechanism: Mechanism,
+        initial: Option<&[u8]>,
+        bindings: &ChannelBindings,
+        nonce: String,
+    ) -> Step {
+        let scram = |hash| State::ScramFirst {
+            hash,
+            bound: mechanism.binds_channel(),
+            bindings: bindings.clone(),
+            nonce,
+        };
         let (state, challenge) = match mechanism {
-            // RFC 4616 §2: the client speaks first; without an initial response, the challenge is empty.
+            // RFC 4616 §2, RFC 5802 §5: the client speaks first; without an initial response, the challenge is empty.
             Mechanism::Plain => (State::Plain, Vec::new()),
             Mechanism::Login => (State::LoginUser, b"Username:".to_vec()),
-            // Not offered yet.
-            _ => return Step::Malformed,
+            Mechanism::ScramSha256Plus | Mechanism::ScramSha256 => (scram(Hash::Sha256), Vec::new()),
+            Mechanism::ScramSha1Plus | Mechanism::ScramSha1 => (scram(Hash::Sha1), Vec::new()),
+            Mechanism::CramMd5 => return Step::Malformed,
         };
         match initial {
             Some(response) => Self(state).respond(response),
@@ -85,6 +158,12 @@ impl Exchange {
             State::LoginPassword { user } => {
                 Step::Verify(Credentials { user, act_as: None, password: text.to_owned() })
             }
+            State::ScramFirst { hash, bound, bindings, nonce } => {
+                scram_first(text, hash, bound, &bindings, &nonce)
+            }
+            State::ScramFinal(last) => last.check(text),
+            State::ScramSigned { user, act_as } if text.is_empty() => Step::Proved { user, act_as },
+            State::ScramSigned { .. } => Step::Malformed,
         }
     }
 }
@@ -100,9 +179,121 @@ fn plain(text: &str) -> Option<Credentials> {
     Some(Credentials { user: user.to_owned(), act_as, password: password.to_owned() })
 }
 
+/// A SCRAM exchange that waits for the keys of a user.
+#[derive(PartialEq, Eq)]
+pub struct FindKeys {
+    /// Whose, prepared.
+    pub user: String,
+    /// For which hash function.
+    pub hash: Hash,
+    act_as: Option<String>,
+    nonce: String,
+    channel: Vec<u8>,
+    client_first_bare: String,
+}
+
+impl fmt::Debug for FindKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FindKeys").field("hash", &self.hash).finish_non_exhaustive()
+    }
+}
+
+impl FindKeys {
+    /// Goes on with the keys, or those that stand in for them.
+    pub fn found(self, keys: StoredKeys) -> Step {
+        let Self { user, act_as, nonce, channel, client_first_bare, .. } = self;
+        let server_first = format!("r={nonce},s={},i={}", super::encode(&keys.salt), keys.iterations);
+        let text = server_first.clone().into_bytes();
+        let last = ScramFinal { user, act_as, keys, nonce, channel, client_first_bare, server_first };
+        Step::Challenge { text, exchange: Exchange(State::ScramFinal(Box::new(last))) }
+    }
+}
+
+/// `client-first-message` (RFC 5802 §7).
+fn scram_first(text: &str, hash: Hash, bound: bool, bindings: &ChannelBindings, ours: &str) -> Step {
+    let mut parts = text.splitn(3, ',');
+    let (Some(flag), Some(act_as), Some(bare)) = (parts.next(), parts.next(), parts.next()) else {
+        return Step::Malformed;
+    };
+    let binding = match (flag, bound) {
+        ("n", false) => &[][..],
+        // RFC 5802 §6: the client could bind and believes that we cannot. Where we had said so, somebody took it out.
+        ("y", false) if bindings.is_empty() => &[],
+        ("y", false) => return Step::Refused,
+        (flag, true) => match flag.strip_prefix("p=") {
+            Some(name) => match bindings.get(name) {
+                Some(data) => data,
+                None => return Step::Refused,
+            },
+            None => return Step::Malformed,
+        },
+        _ => return Step::Malformed,
+    };
+    let header_length = text.len() - bare.len();
+    let channel = [&text.as_bytes()[..header_length], binding].concat();
+    let act_as = match act_as {
+        "" => None,
+        name => match name.strip_prefix("a=").and_then(scram::unescape) {
+            Some(name) => Some(name),
+            None => return Step::Malformed,
+        },
+    };
+    let mut attributes = Attributes::of(bare);
+    let user = attributes.take('n').and_then(scram::unescape);
+    let user = user.and_then(|user| prepare(&user).ok().map(std::borrow::Cow::into_owned));
+    let theirs = attributes.take('r').filter(|nonce| scram::is_nonce(nonce));
+    let (Some(user), Some(theirs), true) = (user, theirs, attributes.rest_is_optional()) else {
+        return Step::Malformed;
+    };
+    let act_as = act_as.filter(|other| *other != user);
+    Step::FindKeys(FindKeys {
+        hash,
+        act_as,
+        nonce: format!("{theirs}{ours}"),
+        channel,
+        client_first_bare: bare.to_owned(),
+        user,
+    })
+}
+
+impl ScramFinal {
+    /// `client-final-message` (RFC 5802 §7): binding, nonce and proof must all be right.
+    fn check(self, text: &str) -> Step {
+        // The proof is the last attribute, and signs all before it.
+        let Some((without_proof, proof)) = text.rsplit_once(",p=") else { return Step::Malformed };
+        let mut attributes = Attributes::of(without_proof);
+        let channel = attributes.take('c').and_then(|text| super::decode(text.as_bytes()).ok());
+        let nonce = attributes.take('r');
+        let proof = super::decode(proof.as_bytes()).ok();
+        let (Some(channel), Some(nonce), Some(proof), true) =
+            (channel, nonce, proof, attributes.rest_is_optional())
+        else {
+            return Step::Malformed;
+        };
+        let auth_message = format!("{},{},{without_proof}", self.client_first_bare, self.server_first);
+        let auth_message = auth_message.as_bytes();
+        let right = self.keys.verify(auth_message, &proof);
+        if !right || !scram::equal(&channel, &self.channel) || nonce != self.nonce {
+            return Step::Refused;
+        }
+        let signature = super::encode(&self.keys.server_signature(auth_message));
+        let Self { user, act_as, .. } = self;
+        Step::Challenge {
+            text: format!("v={signature}").into_bytes(),
+            exchange: Exchange(State::ScramSigned { user, act_as }),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
+
+    fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> Step {
+        Exchange::start(mechanism, initial, &ChannelBindings::default())
+    }
 
     fn verify(user: &str, act_as: Option<&str>, password: &str) -> Step {
         let act_as = act_as.map(str::to_owned);
@@ -123,24 +314,131 @@ mod tests {
             (b"\0tim\0a\0b", Step::Malformed),
             (b"\0tim\0\xff", Step::Malformed),
         ] {
-            assert_eq!(Exchange::start(Mechanism::Plain, Some(message)), step, "{message:?}");
+            assert_eq!(start(Mechanism::Plain, Some(message)), step, "{message:?}");
         }
     }
 
     #[test]
     fn login_asks_twice() {
-        let Step::Challenge { text, exchange } = Exchange::start(Mechanism::Login, None) else { panic!() };
+        let Step::Challenge { text, exchange } = start(Mechanism::Login, None) else { panic!() };
         assert_eq!(text, b"Username:");
         let Step::Challenge { text, exchange } = exchange.respond(b"tim") else { panic!() };
         assert_eq!(text, b"Password:");
         assert_eq!(exchange.respond(b"secret"), verify("tim", None, "secret"));
-        assert_eq!(Exchange::start(Mechanism::Login, Some(b"")), Step::Malformed);
+        assert_eq!(start(Mechanism::Login, Some(b"")), Step::Malformed);
     }
 
     #[test]
     fn nothing_secret_is_printed() {
-        let step = Exchange::start(Mechanism::Plain, Some(b"\0tim\0hunter2"));
+        let step = start(Mechanism::Plain, Some(b"\0tim\0hunter2"));
         let printed = format!("{step:?}");
         assert!(!printed.contains("hunter2") && !printed.contains("tim"), "{printed}");
+    }
+
+    /// The exchange of RFC 7677 §3 up to the server's first message.
+    fn example() -> Exchange {
+        let first = start_scram(Mechanism::ScramSha256, b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO", bindings(false));
+        let Step::FindKeys(find) = first else { panic!("{first:?}") };
+        assert_eq!((find.user.as_str(), find.hash), ("user", Hash::Sha256));
+        let salt = crate::sasl::decode(b"W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let keys = StoredKeys::derive(Hash::Sha256, "pencil", salt, NonZeroU32::new(4096).unwrap());
+        let Step::Challenge { text, exchange } = find.found(keys) else { panic!() };
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+        );
+        exchange
+    }
+
+    fn start_scram(mechanism: Mechanism, first: &[u8], bindings: ChannelBindings) -> Step {
+        let nonce = "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned();
+        Exchange::start_with_nonce(mechanism, Some(first), &bindings, nonce)
+    }
+
+    fn bindings(some: bool) -> ChannelBindings {
+        ChannelBindings { exporter: some.then(|| b"channel".to_vec()), server_end_point: None }
+    }
+
+    const NONCE: &str = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+    const PROOF: &str = "dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
+
+    #[test]
+    fn scram_as_in_rfc_7677() {
+        let step = example().respond(format!("c=biws,r={NONCE},p={PROOF}").as_bytes());
+        let Step::Challenge { text, exchange } = step else { panic!("{step:?}") };
+        assert_eq!(text, b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=");
+        assert_eq!(exchange.respond(b""), Step::Proved { user: "user".to_owned(), act_as: None });
+    }
+
+    #[test]
+    fn last_messages_that_are_refused() {
+        let short = &NONCE[..NONCE.len() - 1];
+        for (message, step) in [
+            (format!("c=biws,r={NONCE},p=AAAA"), Step::Refused),
+            (format!("c=biws,r={NONCE},p="), Step::Refused),
+            (format!("c=biws,r={short},p={PROOF}"), Step::Refused),
+            (format!("c=biws,r=rOprNGfwEbeRWgbNEkqO,p={PROOF}"), Step::Refused),
+            (format!("c=eSws,r={NONCE},p={PROOF}"), Step::Refused),
+            (format!("c=biws,r={NONCE},x=1,p={PROOF}"), Step::Refused),
+            (format!("c=biws,r={NONCE},m=1,p={PROOF}"), Step::Malformed),
+            (format!("r={NONCE},c=biws,p={PROOF}"), Step::Malformed),
+            (format!("c=biws,r={NONCE}"), Step::Malformed),
+            (String::new(), Step::Malformed),
+        ] {
+            assert_eq!(example().respond(message.as_bytes()), step, "{message}");
+        }
+    }
+
+    #[test]
+    fn first_messages() {
+        let is = |mechanism, text: &str, bound| match start_scram(mechanism, text.as_bytes(), bindings(bound))
+        {
+            Step::FindKeys(_) => "goes on",
+            Step::Refused => "refused",
+            Step::Malformed => "malformed",
+            other => panic!("{other:?}"),
+        };
+        let (plus, bare) = (Mechanism::ScramSha256Plus, Mechanism::ScramSha256);
+        for (mechanism, text, bound, expected) in [
+            (bare, "n,,n=tim,r=abc", false, "goes on"),
+            (bare, "n,,n=tim,r=abc,x=extension", false, "goes on"),
+            (bare, "n,a=ann,n=tim,r=abc", false, "goes on"),
+            (bare, "y,,n=tim,r=abc", false, "goes on"),
+            (bare, "n,,n=tim,r=abc", true, "goes on"),
+            // Somebody took -PLUS out of our list.
+            (bare, "y,,n=tim,r=abc", true, "refused"),
+            (bare, "p=tls-exporter,,n=tim,r=abc", true, "malformed"),
+            (plus, "p=tls-exporter,,n=tim,r=abc", true, "goes on"),
+            (plus, "p=tls-unique,,n=tim,r=abc", true, "refused"),
+            (plus, "p=tls-server-end-point,,n=tim,r=abc", true, "refused"),
+            (plus, "n,,n=tim,r=abc", true, "malformed"),
+            (plus, "y,,n=tim,r=abc", true, "malformed"),
+            (bare, "n,,n=,r=abc", false, "malformed"),
+            (bare, "n,,n=a=b,r=abc", false, "malformed"),
+            (bare, "n,,n=tim,r=", false, "malformed"),
+            (bare, "n,,m=1,n=tim,r=abc", false, "malformed"),
+            (bare, "n,,n=tim", false, "malformed"),
+            (bare, "n,tim,n=tim,r=abc", false, "malformed"),
+            (bare, "x,,n=tim,r=abc", false, "malformed"),
+            (bare, "n", false, "malformed"),
+        ] {
+            assert_eq!(is(mechanism, text, bound), expected, "{mechanism} {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_offered_where() {
+        let offered = |tls, plaintext_allowed, bound| {
+            let bindings = bindings(bound);
+            let names = offered(Facts { tls, plaintext_allowed, bindings: &bindings });
+            names.iter().map(Mechanism::to_string).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            offered(true, false, true),
+            "SCRAM-SHA-256-PLUS SCRAM-SHA-1-PLUS SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN"
+        );
+        assert_eq!(offered(true, false, false), "SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN");
+        assert_eq!(offered(false, true, false), "SCRAM-SHA-256 SCRAM-SHA-1 PLAIN LOGIN");
+        assert_eq!(offered(false, false, false), "SCRAM-SHA-256 SCRAM-SHA-1");
     }
 }

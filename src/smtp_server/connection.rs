@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::SmtpContext;
 use super::body::Body;
-use super::session::{Action, Claim, Session};
+use super::session::{Action, Claim, KeysOf, Session};
 use crate::config::Config;
 use crate::names::AccountName;
 use crate::net::Stream;
@@ -25,6 +25,7 @@ use crate::smtp::Reply;
 use crate::smtp::command::{Bdat, Verb};
 use crate::smtp::data::{Line, Progress, find_line};
 use crate::spool::NewMessage;
+use crate::tls::server_bindings;
 
 /// Room for a batch of commands.
 const COMMANDS_READ_BYTES: usize = 4 * 1024;
@@ -106,10 +107,12 @@ impl Connection {
     pub async fn start_tls(mut self) -> Result<Self, End> {
         let Some(tls) = self.ctx.tls.clone() else { return Err(End::Closed) };
         let Stream::Plain(tcp) = self.stream else { return Err(End::Closed) };
+        let chain = tls.chain();
         let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config()).accept(tcp)).await;
         let stream = handshake.map_err(|_| End::Tls(io::ErrorKind::TimedOut.into()))?.map_err(End::Tls)?;
         let stream = Stream::Tls(Box::new(stream.into()));
-        self.session.tls_established(stream.tls_summary().unwrap_or_default());
+        let bindings = server_bindings(&stream, chain.first().map(AsRef::as_ref));
+        self.session.tls_established(stream.tls_summary().unwrap_or_default(), bindings);
         Ok(Self { stream, ..self })
     }
 
@@ -262,6 +265,7 @@ impl Connection {
                     }
                 },
                 Action::Verify(claim) => self.verify(config, claim).await,
+                Action::FindKeys(keys) => self.find_keys(config, keys).await,
                 Action::Accept(message) => self.accept(config, *message).await,
             };
             log_refusal(&self.session, b"", &action);
@@ -350,6 +354,14 @@ impl Connection {
             tracing::debug!(session = self.session.id(), %account, "authenticated");
         }
         action
+    }
+
+    async fn find_keys(&mut self, config: &Config, keys: KeysOf) -> Action {
+        let found = self.ctx.store.scram_keys(keys.account.as_ref(), &keys.user, keys.hash).await;
+        if let Err(error) = &found {
+            tracing::error!(session = self.session.id(), %error, "cannot read the keys of a password");
+        }
+        self.session.keys_found(config, found.ok())
     }
 
     /// Hands the message to the queue; when that returns, it is on disk (RFC 5321 §6.1), and only then is it answered.

@@ -37,8 +37,8 @@ pub struct Offer<'a> {
     pub message_bytes_max: Option<u64>,
     /// STARTTLS.
     pub starttls: bool,
-    /// AUTH.
-    pub auth: bool,
+    /// AUTH, if any.
+    pub auth: &'a [sasl::Mechanism],
 }
 
 /// The answer to EHLO (RFC 5321 §4.1.1.1).
@@ -48,9 +48,9 @@ pub fn ehlo(offer: Offer<'_>) -> Reply {
     if offer.starttls {
         text.push_str("STARTTLS\n");
     }
-    if offer.auth {
+    if !offer.auth.is_empty() {
         text.push_str("AUTH");
-        for mechanism in [sasl::Mechanism::Plain, sasl::Mechanism::Login] {
+        for mechanism in offer.auth {
             let _ = write!(text, " {mechanism}");
         }
         text.push('\n');

@@ -22,7 +22,9 @@ use crate::message::header::HeaderSummary;
 use crate::message::received::{Protocol, Received, write_date_field, write_message_id_field};
 use crate::names::{AccountName, QueueId};
 use crate::queue::AcceptError;
-use crate::sasl::{self, Credentials, Exchange, Mechanism, Step};
+use crate::sasl::{
+    self, ChannelBindings, Credentials, Exchange, Facts, FindKeys, Hash, Mechanism, Step, StoredKeys,
+};
 use crate::smtp::command::{Auth, Bdat, HelloName, Mail, Rcpt, Verb};
 use crate::smtp::data::Fault;
 use crate::smtp::{Command, Reply};
@@ -55,6 +57,8 @@ pub enum Action {
     SkipChunk(u64, Reply),
     /// Check a password; then [`Session::verified`].
     Verify(Claim),
+    /// Find the keys of a password; then [`Session::keys_found`].
+    FindKeys(KeysOf),
     /// Queue a message; then [`Session::queued`].
     Accept(Box<NewMessage>),
 }
@@ -72,6 +76,24 @@ pub struct Claim {
 impl std::fmt::Debug for Claim {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Claim").field("account", &self.account).finish_non_exhaustive()
+    }
+}
+
+/// Whose keys to find.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeysOf {
+    /// `None` when there is no such account: the store then has some that stand in.
+    pub account: Option<AccountName>,
+    /// As the client said it.
+    pub user: String,
+    /// For which hash function.
+    pub hash: Hash,
+}
+
+/// Without the user, who may have typed the password there.
+impl std::fmt::Debug for KeysOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeysOf").field("account", &self.account).finish_non_exhaustive()
     }
 }
 
@@ -97,6 +119,8 @@ pub struct Session {
     trusted: bool,
     allow_plaintext_auth: bool,
     tls: Tls,
+    /// Of the TLS channel.
+    bindings: ChannelBindings,
     hello: Option<Hello>,
     account: Option<AccountName>,
     state: State,
@@ -124,6 +148,8 @@ enum State {
     Mail(Transaction),
     /// The client's response to a challenge comes next.
     Authenticating(Exchange),
+    /// The keys for an exchange are being looked for.
+    FindingKeys(FindKeys),
     /// A password is being checked; `None` when the answer is no whatever comes of it.
     Verifying(Option<AccountName>),
     /// Content is being read.
@@ -145,6 +171,7 @@ impl Session {
             trusted: listener.relay_from.iter().any(|network| network.contains(&ip.to_canonical())),
             allow_plaintext_auth: listener.allow_plaintext_auth,
             tls,
+            bindings: ChannelBindings::default(),
             hello: None,
             account: None,
             state: State::Ready,
@@ -267,12 +294,14 @@ impl Session {
             return Action::Reply(replies::helo(&self.hostname));
         }
         let bytes_max = config.limits.message_bytes_max;
+        let logs_in = self.logs_in() && self.account.is_none();
+        let auth = if logs_in { self.mechanisms() } else { Vec::new() };
         Action::Reply(replies::ehlo(Offer {
             hostname: &self.hostname,
             ip: self.ip,
             message_bytes_max: (bytes_max != u64::MAX).then_some(bytes_max),
             starttls: self.tls == Tls::Offered,
-            auth: self.logs_in() && self.may_send_password() && self.account.is_none(),
+            auth: &auth,
         }))
     }
 
@@ -283,6 +312,15 @@ impl Session {
 
     fn may_send_password(&self) -> bool {
         self.allow_plaintext_auth || matches!(self.tls, Tls::Active(_))
+    }
+
+    /// What AUTH offers now.
+    fn mechanisms(&self) -> Vec<Mechanism> {
+        sasl::offered(Facts {
+            tls: matches!(self.tls, Tls::Active(_)),
+            plaintext_allowed: self.allow_plaintext_auth,
+            bindings: &self.bindings,
+        })
     }
 
     fn sender(&self) -> Sender<'_> {
@@ -508,8 +546,9 @@ impl Session {
     }
 
     /// TLS is in use from here on; `summary` is version and cipher suite.
-    pub fn tls_established(&mut self, summary: String) {
+    pub fn tls_established(&mut self, summary: String, bindings: ChannelBindings) {
         self.tls = Tls::Active(summary);
+        self.bindings = bindings;
         // RFC 3207 §4.2: what the client said before may have come from anybody.
         self.hello = None;
         self.account = None;
@@ -525,13 +564,12 @@ impl Session {
         if !extended || self.account.is_some() || !matches!(self.state, State::Ready) {
             return Action::Reply(replies::auth_out_of_place());
         }
-        if !self.may_send_password() {
-            return Action::Reply(replies::encryption_first());
-        }
         match auth.mechanism.parse::<Mechanism>() {
-            // Those that EHLO names; more are known, as a client of other servers.
-            Ok(mechanism @ (Mechanism::Plain | Mechanism::Login)) => {
-                self.step(config, Exchange::start(mechanism, auth.initial.as_deref()))
+            Ok(mechanism) if mechanism.sends_password() && !self.may_send_password() => {
+                Action::Reply(replies::encryption_first())
+            }
+            Ok(mechanism) if self.mechanisms().contains(&mechanism) => {
+                self.step(config, Exchange::start(mechanism, auth.initial.as_deref(), &self.bindings))
             }
             _ => Action::Reply(replies::no_such_mechanism()),
         }
@@ -558,7 +596,30 @@ impl Session {
                 self.state = State::Verifying(claim.account.clone());
                 Action::Verify(claim)
             }
+            Step::FindKeys(find) => {
+                let account = account_of(config, &find.user);
+                let keys = KeysOf { account, user: find.user.clone(), hash: find.hash };
+                self.state = State::FindingKeys(find);
+                Action::FindKeys(keys)
+            }
+            Step::Proved { user, act_as } => {
+                self.state = State::Verifying(account_of(config, &user).filter(|_| act_as.is_none()));
+                self.verified(config, Some(true))
+            }
+            Step::Refused => {
+                self.state = State::Verifying(None);
+                self.verified(config, Some(false))
+            }
             Step::Malformed => Action::Reply(replies::auth_malformed()),
+        }
+    }
+
+    /// The keys that were asked for, or that stand in for them; `None` when the store fails.
+    pub fn keys_found(&mut self, config: &Config, keys: Option<StoredKeys>) -> Action {
+        match (self.take_state(), keys) {
+            (State::FindingKeys(find), Some(keys)) => self.step(config, find.found(keys)),
+            (State::FindingKeys(_), None) => Action::Reply(replies::auth_unavailable()),
+            _ => Action::Reply(replies::auth_out_of_place()),
         }
     }
 
@@ -608,6 +669,8 @@ impl Session {
         let Limits { idle_commands_max, bad_commands_max, .. } = config.limits;
         let code = match &action {
             Action::Reply(reply) | Action::ReplyAfter(_, reply) | Action::SkipChunk(_, reply) => reply.code,
+            // Asking for salts over and over leads nowhere.
+            Action::FindKeys(_) => return action,
             _ => {
                 self.bad = 0;
                 return action;
@@ -664,20 +727,24 @@ fn body_refused(problem: BodyProblem, config: &Config) -> Reply {
     }
 }
 
-/// Whose password a client claims to know: the account by its name, or by one of its addresses, which is what mail
-/// programs suggest. Nobody acts as somebody else here.
+/// A password and whose it is to be. Nobody acts as somebody else here.
 fn claim(config: &Config, credentials: Credentials) -> Claim {
     let Credentials { user, act_as, password } = credentials;
+    Claim { account: account_of(config, &user).filter(|_| act_as.is_none()), password }
+}
+
+/// The account that a user name means: by its name, or by one of its addresses, which is what mail programs suggest.
+fn account_of(config: &Config, user: &str) -> Option<AccountName> {
     let by_name =
         AccountName::new(&user.to_ascii_lowercase()).ok().filter(|name| config.accounts.contains_key(name));
     let by_address = || {
-        let mailbox = Mailbox::parse(&user).ok()?;
+        let mailbox = Mailbox::parse(user).ok()?;
         match config.lookup(&mailbox) {
             Lookup::Account(account) if config.accounts.contains_key(account) => Some(account.clone()),
             _ => None,
         }
     };
-    Claim { account: by_name.or_else(by_address).filter(|_| act_as.is_none()), password }
+    by_name.or_else(by_address)
 }
 
 /// A request line of HTTP: a web page makes a browser send it here, with commands in its body.

@@ -12,6 +12,7 @@ use super::session::{Action, Session, Tls};
 use crate::config::{Config, Listener, ListenerKind};
 use crate::names::QueueId;
 use crate::queue::AcceptError;
+use crate::sasl::ChannelBindings;
 use crate::smtp::data::Progress;
 use crate::spool::NewMessage;
 use world::{Client, PATIENCE, Setup, World};
@@ -235,7 +236,7 @@ proptest::proptest! {
         config.limits.bad_commands_max = None;
         let mut session = session(&config, if submission { ListenerKind::Submission } else { ListenerKind::Smtp });
         if submission {
-            session.tls_established("TLSv1.3".to_owned());
+            session.tls_established("TLSv1.3".to_owned(), ChannelBindings::default());
         }
         let now = "2026-11-22T15:57:18Z".parse().unwrap();
         for line in lines {
@@ -250,6 +251,7 @@ proptest::proptest! {
                         body.push_chunk(&vec![b'x'; bdat.size as usize]);
                         session.chunk_read(&config, now, bdat, body)
                     }
+                    Action::FindKeys(_) => session.keys_found(&config, None),
                     Action::Verify(claim) => session.verified(&config, Some(claim.account.is_some())),
                     Action::Accept(message) => {
                         proptest::prop_assert!(!message.envelope.recipients.is_empty());

@@ -13,6 +13,7 @@ mod delivery;
 mod error;
 mod flags;
 mod history;
+mod keys;
 mod mailboxes;
 mod messages;
 mod name;
@@ -33,6 +34,7 @@ use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
 
 use crate::names::{AccountName, QueueId};
+use crate::sasl::{Hash, StoredKeys};
 use bodies::Bodies;
 use content::Prepared;
 use delivery::DeliveryKey;
@@ -174,8 +176,9 @@ impl Store {
     /// Sets an account's password; the account is made on first sight.
     pub async fn set_password(&self, account: &AccountName, password: &str) -> Result<()> {
         let phc = self.0.passwords.hash(password).await?;
+        let keys = self.0.passwords.keys(password).await?;
         let account = account.clone();
-        let kept = self.write(move |tx| passwords::keep(tx, &account, &phc)).await;
+        let kept = self.write(move |tx| passwords::keep(tx, &account, &phc, &keys)).await;
         self.0.passwords.forget();
         kept
     }
@@ -183,8 +186,37 @@ impl Store {
     /// Whether this is the account's password. Takes as long when there is no such account or no password.
     pub async fn check_password(&self, account: &AccountName, password: &str) -> Result<bool> {
         let name = account.clone();
-        let kept = self.read(move |tx| passwords::find(tx, &name)).await?;
-        self.0.passwords.verify(account, kept, password).await
+        let kept = self.read(move |tx| Ok((passwords::find(tx, &name)?, keys::are_there(tx, &name)?)));
+        let (phc, has_keys) = kept.await?;
+        let right = self.0.passwords.verify(account, phc.clone(), password).await?;
+        if let Some(phc) = phc.filter(|_| right && !has_keys) {
+            self.add_keys(account, phc, password).await;
+        }
+        Ok(right)
+    }
+
+    /// Makes the keys that an older version did not make. That they are missing must not keep anybody out.
+    async fn add_keys(&self, account: &AccountName, phc: String, password: &str) {
+        let added = async {
+            let keys = self.0.passwords.keys(password).await?;
+            let name = account.clone();
+            self.write(move |tx| passwords::add_keys(tx, &name, &phc, &keys)).await
+        };
+        if let Err(error) = added.await {
+            tracing::warn!(%account, %error, "cannot keep SCRAM keys");
+        }
+    }
+
+    /// What SCRAM checks the user against: the keys of the account that the user name stands for. For one that stands
+    /// for none, and for an account without keys, there are some that no password fits, the same each time.
+    pub async fn scram_keys(
+        &self,
+        account: Option<&AccountName>,
+        user: &str,
+        hash: Hash,
+    ) -> Result<StoredKeys> {
+        let (account, user) = (account.cloned(), user.to_owned());
+        self.read(move |tx| keys::find(tx, account.as_ref(), &user, hash)).await
     }
 
     /// Whether the account has a password.

@@ -19,8 +19,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
 use super::writer::Tx;
-use super::{StoreError, mailboxes, micros};
+use super::{StoreError, keys, mailboxes, micros};
 use crate::names::AccountName;
+use crate::sasl::prepare;
 
 /// Longest password.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
@@ -37,6 +38,8 @@ const NOBODY: &str =
 
 type Result<T> = std::result::Result<T, StoreError>;
 type Key = [u8; 32];
+/// What SCRAM needs: kinds of credentials, each with its text.
+pub(super) type Keys = Vec<(&'static str, String)>;
 
 /// Hashes and verifies.
 pub(super) struct Passwords {
@@ -66,11 +69,19 @@ impl Passwords {
         }
         let password = password.to_owned();
         self.work(move || {
-            let hash = Argon2::default().hash_password(password.as_bytes());
+            // RFC 4616 §2: the prepared form, so that it does not matter on which keyboard it was typed.
+            let prepared = prepare(&password).unwrap_or(password.as_str().into());
+            let hash = Argon2::default().hash_password(prepared.as_bytes());
             hash.map(|hash| hash.to_string())
                 .map_err(|error| StoreError::Database(format!("argon2id: {error}")))
         })
         .await?
+    }
+
+    /// The keys of a password.
+    pub(super) async fn keys(&self, password: &str) -> Result<Keys> {
+        let password = password.to_owned();
+        self.work(move || keys::derive(&password)).await
     }
 
     /// Whether the password belongs to what is kept. Takes the same time when nothing is kept.
@@ -92,7 +103,10 @@ impl Passwords {
         let good = self.work(move || {
             let hash = PasswordHash::new(kept.as_deref().unwrap_or(NOBODY))
                 .map_err(|_| StoreError::corrupt("a password hash"))?;
-            let same = Argon2::default().verify_password(password.as_bytes(), &hash).is_ok();
+            let fits = |text: &str| Argon2::default().verify_password(text.as_bytes(), &hash).is_ok();
+            let prepared = prepare(&password).unwrap_or(password.as_str().into());
+            // What was set before passwords were prepared is kept as it was typed.
+            let same = fits(&prepared) || (prepared != password && fits(&password));
             Ok::<_, StoreError>(same && kept.is_some())
         });
         let good = good.await??;
@@ -150,15 +164,25 @@ pub(super) fn find(connection: &Connection, account: &AccountName) -> Result<Opt
     Ok(statement.query_row([account.as_str(), KIND], |row| row.get(0)).optional()?)
 }
 
-/// Keeps a PHC string for an account, which is made on first sight.
-pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str) -> Result<()> {
+/// Keeps a PHC string and keys for an account, which is made on first sight, and nothing of an older password.
+pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Keys) -> Result<()> {
     let id = mailboxes::ensure_account(tx, account)?;
+    tx.connection.prepare_cached("DELETE FROM credential WHERE account = ?1")?.execute([id])?;
     tx.connection
         .prepare_cached(
             "INSERT OR REPLACE INTO credential (account, kind, data, changed) VALUES (?1, ?2, ?3, ?4)",
         )?
         .execute(params![id, KIND, phc, micros(tx.now)])?;
-    Ok(())
+    keys::keep(tx, id, keys)
+}
+
+/// Adds keys to an account whose password is still the one that they were made of.
+pub(super) fn add_keys(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Keys) -> Result<()> {
+    if find(tx.connection, account)?.as_deref() != Some(phc) {
+        return Ok(());
+    }
+    let id = mailboxes::ensure_account(tx, account)?;
+    keys::keep(tx, id, keys)
 }
 
 #[cfg(test)]

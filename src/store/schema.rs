@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::StoreError;
 
 /// Step n brings a database from version n to n + 1; their number is the version this program reads and writes.
-const MIGRATIONS: &[&str] = &[VERSION_1];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
 
 /// Log size at which SQLite copies it back into the database, pages of 4 KiB: copying more at a time writes a page
 /// that changed often once instead of many times.
@@ -37,7 +37,7 @@ const VERSION_1: &str = "
         created INTEGER NOT NULL
     );
 
-    -- What an account proves itself with; kind 'argon2id' holds a PHC string.
+    -- What an account proves itself with; kind 'argon2id' holds a PHC string, 'scram-...' SCRAM's keys.
     CREATE TABLE credential (
         account INTEGER NOT NULL REFERENCES account(id) ON DELETE CASCADE,
         kind    TEXT NOT NULL,
@@ -163,6 +163,15 @@ const VERSION_1: &str = "
         UNIQUE (queue_id, recipient, received)
     );
     CREATE INDEX history_finished ON history (finished);
+";
+
+const VERSION_2: &str = "
+    -- One row: what salts of names that are no account are made from.
+    CREATE TABLE secret (
+        id   INTEGER PRIMARY KEY CHECK (id = 1),
+        data BLOB NOT NULL
+    );
+    INSERT INTO secret VALUES (1, randomblob(32));
 ";
 
 /// Opens the database for writing, makes it or brings it up to date.

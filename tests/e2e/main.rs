@@ -1,5 +1,5 @@
 //! End to end: the real binary in processes of its own, on loopback addresses of its own, spoken to by the clients and
-//! servers that people have: swaks, Python's smtplib and imaplib, mbsync, Postfix's smtp-sink, a real DNS server.
+//! servers that people have: swaks, msmtp, GNU SASL, Python's smtplib and imaplib, mbsync, Postfix's smtp-sink, a real DNS server.
 //! And, because they need a test binary, the seeds of the fuzzers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -18,4 +18,5 @@ mod world;
 mod crash;
 mod first_mail;
 mod routing;
+mod sasl;
 mod seeds;

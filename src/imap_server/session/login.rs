@@ -1,6 +1,6 @@
 //! Who the client is and what the server can do: CAPABILITY, ID, ENABLE, STARTTLS, LOGIN, AUTHENTICATE.
 //!
-//! RFC 9051 §6.2, RFC 2971 (ID), RFC 5161 (ENABLE), RFC 4959 (SASL-IR), RFC 4616 (PLAIN).
+//! RFC 9051 §6.2, RFC 2971 (ID), RFC 5161 (ENABLE), RFC 4959 (SASL-IR), RFC 4422 (SASL).
 
 use imap_types::auth::AuthMechanism;
 use imap_types::core::{AString, IString, NString};
@@ -12,7 +12,7 @@ use crate::config::{Config, Lookup};
 use crate::imap_server::output::Output;
 use crate::imap_server::wire::{Wire, WireError};
 use crate::names::AccountName;
-use crate::sasl::{Credentials, Mechanism};
+use crate::sasl::{self, Credentials, Facts, FindKeys, Mechanism, StoredKeys};
 
 /// What holds in every state.
 const BASE: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN UIDPLUS UNSELECT MOVE CONDSTORE \
@@ -28,16 +28,20 @@ impl Session {
         if !tls && self.ctx.tls.is_some() {
             all.push_str(" STARTTLS");
         }
-        if self.may_send_password(tls) {
-            for mechanism in [Mechanism::Plain, Mechanism::Login] {
-                all.push_str(" AUTH=");
-                all.push_str(mechanism.as_str());
-            }
-        } else {
+        for mechanism in self.mechanisms(tls) {
+            all.push_str(" AUTH=");
+            all.push_str(mechanism.as_str());
+        }
+        if !self.may_send_password(tls) {
             // RFC 9051 §6.2.3
             all.push_str(" LOGINDISABLED");
         }
         all
+    }
+
+    fn mechanisms(&self, tls: bool) -> Vec<Mechanism> {
+        let plaintext_allowed = self.listener.allow_plaintext_auth;
+        sasl::offered(Facts { tls, plaintext_allowed, bindings: &self.bindings })
     }
 
     fn may_send_password(&self, tls: bool) -> bool {
@@ -94,15 +98,19 @@ impl Session {
         mechanism: &AuthMechanism<'_>,
         tls: bool,
     ) -> Result<Mechanism, Answer> {
-        self.may_log_in(tls)?;
-        mechanism.as_ref().parse().map_err(|_| Answer::no("CANNOT", "That mechanism is not offered"))
+        let wanted = mechanism.as_ref().parse().ok();
+        self.may_log_in(tls || wanted.is_some_and(|mechanism: Mechanism| !mechanism.sends_password()))?;
+        wanted
+            .filter(|mechanism| self.mechanisms(tls).contains(mechanism))
+            .ok_or_else(|| Answer::no("CANNOT", "That mechanism is not offered"))
     }
 
-    fn may_log_in(&self, tls: bool) -> Result<(), Answer> {
+    /// Whether somebody may log in here; without `safe`, a password would travel in clear text.
+    fn may_log_in(&self, safe: bool) -> Result<(), Answer> {
         if !matches!(self.state, State::NotAuthenticated) {
             return Err(Answer::bad("You are logged in already"));
         }
-        if !self.may_send_password(tls) {
+        if !self.may_send_password(safe) {
             return Err(Answer::no(
                 "PRIVACYREQUIRED",
                 "Begin TLS first: passwords do not travel in clear text",
@@ -140,7 +148,48 @@ impl Session {
     ) -> Result<bool, WireError> {
         let config = self.ctx.config.load_full();
         let account = account_of(&config, &credentials.user);
-        let answer = match self.check(&config, account, &credentials).await {
+        let checked = self.check(&config, account, &credentials).await;
+        self.conclude(tag, &credentials.user, checked, wire).await
+    }
+
+    /// The keys that SCRAM goes on with; without, the answer is written.
+    pub async fn find_keys(&self, tag: &str, find: &FindKeys, wire: &mut Wire) -> Option<StoredKeys> {
+        let account = account_of(&self.ctx.config.load(), &find.user);
+        match self.ctx.store.scram_keys(account.as_ref(), &find.user, find.hash).await {
+            Ok(keys) => Some(keys),
+            Err(error) => {
+                super::store_answer(&error).write(tag, &mut wire.output);
+                None
+            }
+        }
+    }
+
+    /// The client has proved by SASL who it is; whether that lets it in.
+    pub async fn proved(
+        &mut self,
+        tag: &str,
+        user: &str,
+        act_as: Option<&str>,
+        wire: &mut Wire,
+    ) -> Result<bool, WireError> {
+        let config = self.ctx.config.load_full();
+        let checked = self.let_in(&config, account_of(&config, user), act_as).await;
+        self.conclude(tag, user, checked, wire).await
+    }
+
+    /// The client's proof is wrong.
+    pub async fn refused(&mut self, tag: &str, wire: &mut Wire) -> Result<bool, WireError> {
+        self.conclude(tag, "", Err(wrong_login()), wire).await
+    }
+
+    async fn conclude(
+        &mut self,
+        tag: &str,
+        user: &str,
+        checked: Result<AccountName, Answer>,
+        wire: &mut Wire,
+    ) -> Result<bool, WireError> {
+        let answer = match checked {
             Ok(account) => {
                 tracing::info!(%account, tls = wire.tls_summary(), "logged in");
                 self.state = State::Authenticated(account);
@@ -148,8 +197,9 @@ impl Session {
                     .with(format!("CAPABILITY {}", self.capabilities(wire.is_tls())))
             }
             Err(answer) => {
-                tracing::info!(user = %credentials.user, "login failed");
-                if let Some(delay) = config.limits.auth_failure_delay {
+                tracing::info!(user, "login failed");
+                let delay = self.ctx.config.load().limits.auth_failure_delay;
+                if let Some(delay) = delay {
                     tokio::time::sleep(delay).await;
                 }
                 answer
@@ -165,24 +215,33 @@ impl Session {
         account: Option<AccountName>,
         credentials: &Credentials,
     ) -> Result<AccountName, Answer> {
-        let wrong = || Answer::no("AUTHENTICATIONFAILED", "User or password is wrong");
-        let failed = |error| super::store_answer(&error);
+        let (wrong, failed) = (wrong_login, |error| super::store_answer(&error));
         let store = &self.ctx.store;
         // Nobody learns from the time it takes whether there is such an account.
         let asked = account.clone().or_else(|| AccountName::new("0").ok()).ok_or_else(wrong)?;
         let right = store.check_password(&asked, &credentials.password).await.map_err(failed)?;
+        self.let_in(config, account.filter(|_| right), credentials.act_as.as_deref()).await
+    }
+
+    /// What holds for an account whose password the client knows.
+    async fn let_in(
+        &self,
+        config: &Config,
+        account: Option<AccountName>,
+        act_as: Option<&str>,
+    ) -> Result<AccountName, Answer> {
         let account =
-            account.filter(|account| right && config.accounts.contains_key(account)).ok_or_else(wrong)?;
-        if credentials
-            .act_as
-            .as_deref()
-            .is_some_and(|other| account_of(config, other).as_ref() != Some(&account))
-        {
+            account.filter(|account| config.accounts.contains_key(account)).ok_or_else(wrong_login)?;
+        if act_as.is_some_and(|other| account_of(config, other).as_ref() != Some(&account)) {
             return Err(Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else"));
         }
-        store.ensure_account(&account).await.map_err(failed)?;
+        self.ctx.store.ensure_account(&account).await.map_err(|error| super::store_answer(&error))?;
         Ok(account)
     }
+}
+
+fn wrong_login() -> Answer {
+    Answer::no("AUTHENTICATIONFAILED", "User or password is wrong")
 }
 
 /// The account that a user name means: its name, or an address of it.

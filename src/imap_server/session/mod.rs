@@ -24,7 +24,7 @@ use super::view::View;
 use super::wire::{Wire, WireError};
 use crate::config::Listener;
 use crate::names::AccountName;
-use crate::sasl::Mechanism;
+use crate::sasl::{ChannelBindings, Mechanism};
 use crate::store::{Flags, Keyword, MailboxId, StoreError, SystemFlag};
 
 /// One client's session.
@@ -32,6 +32,8 @@ pub struct Session {
     ctx: ImapContext,
     listener: Arc<Listener>,
     state: State,
+    /// What SASL can bind to.
+    pub bindings: ChannelBindings,
     /// The client knows MODSEQ (RFC 7162 §3.1: it used something of CONDSTORE).
     condstore: bool,
 }
@@ -207,7 +209,13 @@ impl Watch {
 impl Session {
     /// A client that has just connected.
     pub fn new(ctx: ImapContext, listener: Arc<Listener>) -> Self {
-        Self { ctx, listener, state: State::NotAuthenticated, condstore: false }
+        Self {
+            ctx,
+            listener,
+            state: State::NotAuthenticated,
+            bindings: ChannelBindings::default(),
+            condstore: false,
+        }
     }
 
     /// The text of the greeting.

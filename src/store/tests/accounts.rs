@@ -1,4 +1,5 @@
 use super::*;
+use crate::sasl::{Hash, StoredKeys};
 
 #[tokio::test]
 async fn an_account_has_mailboxes_from_its_first_day() {
@@ -71,4 +72,59 @@ async fn an_account_that_nobody_knows_has_nothing() {
     assert!(!store.check_password(&bob(), "secret").await.unwrap());
     assert!(matches!(store.mailbox(&bob(), INBOX).await, Err(StoreError::NotFound("account"))));
     assert!(matches!(store.delete_mailbox(&bob(), "Sent").await, Err(StoreError::NotFound("account"))));
+}
+
+#[tokio::test]
+async fn scram_keys_follow_the_password_and_names_without_account_look_the_same() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    let keys = async |account: Option<AccountName>, user: &'static str| {
+        store.scram_keys(account.as_ref(), user, Hash::Sha256).await.unwrap()
+    };
+    let fits = |keys: &StoredKeys, password: &str| {
+        let iterations = std::num::NonZeroU32::new(keys.iterations).unwrap();
+        StoredKeys::derive(keys.hash, password, keys.salt.clone(), iterations) == *keys
+    };
+    store.set_password(&ann(), "first").await.unwrap();
+    let first = keys(Some(ann()), "ann").await;
+    assert!(fits(&first, "first"));
+    store.set_password(&ann(), "second").await.unwrap();
+    let second = keys(Some(ann()), "ann").await;
+    assert!(fits(&second, "second") && first.salt != second.salt);
+
+    let nobody = keys(None, "nobody").await;
+    assert_eq!(nobody, keys(None, "Nobody").await);
+    assert_ne!(nobody.salt, keys(None, "somebody").await.salt);
+    assert_eq!((nobody.salt.len(), nobody.iterations), (second.salt.len(), second.iterations));
+    // An account without keys, too; by whatever name it is asked for.
+    let bare = keys(Some(bob()), "bob").await;
+    assert_eq!(bare, keys(Some(bob()), "bob@example.org").await);
+}
+
+#[tokio::test]
+async fn an_account_of_an_older_version_gets_its_keys_at_the_next_login() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    store.set_password(&ann(), "secret").await.unwrap();
+    let made = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    let old = store.write(|tx| {
+        tx.connection.execute("DELETE FROM credential WHERE kind LIKE 'scram-%'", [])?;
+        Ok(())
+    });
+    old.await.unwrap();
+    let stand_in = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    assert!(!store.check_password(&ann(), "wrong").await.unwrap());
+    assert_eq!(store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap(), stand_in);
+    assert!(store.check_password(&ann(), "secret").await.unwrap());
+    let again = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    assert!(again != made && again != stand_in);
+    let iterations = std::num::NonZeroU32::new(again.iterations).unwrap();
+    assert_eq!(again, StoredKeys::derive(Hash::Sha1, "secret", again.salt.clone(), iterations));
+}
+
+#[tokio::test]
+async fn a_password_is_the_same_on_every_keyboard() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    // Composed and decomposed; a no-break space.
+    store.set_password(&ann(), "caf\u{e9} noir").await.unwrap();
+    assert!(store.check_password(&ann(), "cafe\u{301}\u{a0}noir").await.unwrap());
+    assert!(!store.check_password(&ann(), "cafe noir").await.unwrap());
 }

@@ -8,11 +8,13 @@
 //! | `section` | reads the keys of one table, collects what is wrong, hints at misspelt keys |
 //! | `read` | the top of the file, listeners, TLS, DNS, queue, limits |
 //! | `ways` | transports |
+//! | `login` | user names and passwords at other servers |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
 //! | `units` | durations and sizes |
 //! | `problems` | shows what is wrong with file, line, column and a mark under the place |
 
 mod directory;
+mod login;
 mod problems;
 mod read;
 mod section;
@@ -32,6 +34,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::address::{Domain, Mailbox};
 use crate::names::{AccountName, TransportName};
+use crate::sasl::Allowed;
 use crate::smtp::Reply;
 
 pub use directory::parse_reply;
@@ -200,12 +203,14 @@ pub enum TransportKind {
         /// 25, except in a test.
         port: u16,
     },
-    /// To a smarthost, without authentication.
-    Smtp {
-        /// Name or address.
-        host: Host,
-        /// 25 by default.
+    /// To one host: a smarthost, or a service that sends for us.
+    Smarthost(Smarthost),
+    /// As `direct`, through a SOCKS5 proxy (RFC 1928).
+    Socks {
+        /// 25, except in a test.
         port: u16,
+        /// Who connects for us.
+        proxy: Proxy,
     },
     /// Nowhere: every message gets the operator's answer.
     Fail {
@@ -221,10 +226,86 @@ impl TransportKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Direct { .. } => "direct",
-            Self::Smtp { .. } => "smtp",
+            Self::Smarthost(Smarthost { service: Service::Smtp, .. }) => "smtp",
+            Self::Smarthost(Smarthost { service: Service::Submission, .. }) => "submission",
+            Self::Smarthost(Smarthost { service: Service::Submissions, .. }) => "submissions",
+            Self::Socks { .. } => "socks",
             Self::Fail { .. } => "fail",
         }
     }
+}
+
+/// One host that takes all mail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Smarthost {
+    /// How it is spoken to.
+    pub service: Service,
+    /// Name or address.
+    pub host: Host,
+    /// That of the service by default.
+    pub port: u16,
+    /// Who we are to it; `None` where it does not ask.
+    pub login: Option<Login>,
+}
+
+/// How a host that takes all mail is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// As servers speak to each other (port 25).
+    Smtp,
+    /// As users speak to their server: STARTTLS (port 587, RFC 6409).
+    Submission,
+    /// The same with TLS at once (port 465, RFC 8314).
+    Submissions,
+}
+
+/// Who we are to somebody else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: Secret,
+    /// Which SASL mechanisms may be used.
+    pub mechanisms: Allowed,
+    /// Let the password travel without TLS.
+    pub allow_plaintext: bool,
+}
+
+/// A password. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Hides a text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself, for whom it is meant.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// A SOCKS5 proxy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proxy {
+    /// Name or address.
+    pub host: Host,
+    /// 1080 by default.
+    pub port: u16,
+    /// User name and password (RFC 1929), where it asks for them.
+    pub login: Option<(String, Secret)>,
+    /// Where its connections come from, for those who receive them. Families that it does not have are not used;
+    /// empty where nothing is known.
+    pub remote_ips: Vec<IpAddr>,
 }
 
 /// A host to connect to.

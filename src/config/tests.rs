@@ -6,6 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
+use crate::sasl::{Allowed, Mechanism};
 
 const MINIMAL: &str = r#"
 hostname = "mail.example.org"
@@ -82,7 +83,7 @@ fn everything_that_can_be_said() {
     assert_eq!(fixed.mx, [(10, Domain::parse("mx.outside.test").unwrap())]);
     let sending = config.transport("sending-service").unwrap();
     assert!(
-        matches!(&sending.kind, TransportKind::Smtp { host: Host::Name(n), port: 587 } if n.as_str() == "smtp.sending.example")
+        matches!(&sending.kind, TransportKind::Smarthost(Smarthost { host: Host::Name(n), port: 587, .. }) if n.as_str() == "smtp.sending.example")
     );
     assert_eq!(sending.common.tls, TlsPolicy::Required);
     assert_eq!(sending.common.keep_idle, Duration::ZERO);
@@ -91,6 +92,32 @@ fn everything_that_can_be_said() {
     assert!(ca.certificates.is_empty(), "only the text is looked at here");
     let direct = &config.transport("direct").unwrap().common;
     assert_eq!((direct.ip, direct.source_ipv4), (IpPolicy::Prefer4, "192.0.2.5".parse().ok()));
+    let smarthost = |name: &str| match &config.transport(name).unwrap().kind {
+        TransportKind::Smarthost(smarthost) => smarthost.clone(),
+        other => panic!("{name}: {other:?}"),
+    };
+    assert_eq!(
+        smarthost("sending-service").login.unwrap(),
+        Login {
+            username: "ann".into(),
+            password: Secret::new("secret"),
+            mechanisms: Allowed::Exactly(Mechanism::ScramSha256),
+            allow_plaintext: false,
+        }
+    );
+    let submit = smarthost("submit");
+    assert_eq!((submit.service, submit.port), (Service::Submission, 587));
+    assert_eq!(config.transport("submit").unwrap().common.tls, TlsPolicy::Required);
+    let login = submit.login.unwrap();
+    assert_eq!(login.mechanisms, Allowed::Of(vec![Mechanism::ScramSha256, Mechanism::Plain]));
+    assert!(login.allow_plaintext);
+    assert_eq!((smarthost("submits").service, smarthost("submits").port), (Service::Submissions, 465));
+    let away = config.transport("away").unwrap();
+    assert_eq!(away.common.ehlo, Domain::parse("away.example.net").ok());
+    let TransportKind::Socks { port: 25, proxy } = &away.kind else { panic!("{away:?}") };
+    assert_eq!((proxy.host.to_string().as_str(), proxy.port), ("proxy.example.net", 1080));
+    assert_eq!(proxy.login.as_ref().unwrap(), &("ann".to_owned(), Secret::new("secret")));
+    assert_eq!(proxy.remote_ips, ["192.0.2.77".parse::<IpAddr>().unwrap()]);
     let nowhere = &config.transport("nowhere").unwrap().kind;
     assert!(
         matches!(nowhere, TransportKind::Fail { reply, at_submission: true } if reply.to_string() == "550 5.7.1 not from here\r\n")
@@ -155,6 +182,36 @@ fn mistakes_are_found_where_they_are() {
         table("[transports.a]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),
         table("[transports.a]\nkind = \"smtp\"", 1, 13, "no `host`"),
         table("[transports.a]\nkind = \"direct\"\nhost = \"x\"", 3, 1, "has no `host`"),
+        table("[transports.a]\nkind = \"submission\"", 1, 13, "no `host`"),
+        table("[transports.a]\nkind = \"smtp\"\nhost = \"x\"\nusername = \"u\"", 1, 13, "no `password_file`"),
+        table(
+            "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\npassword = \"p\"",
+            4,
+            1,
+            "without a `username`",
+        ),
+        table(
+            "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\nusername = \"u\"\npassword = \"p\"\npassword_env = \"P\"",
+            6,
+            1,
+            "given twice",
+        ),
+        table(
+            "[transports.a]\nkind = \"smtp\"\nhost = \"x\"\nmechanisms = [\"PLAIN\", \"SCRAM-SHA256\"]",
+            4,
+            24,
+            "did you mean \"SCRAM-SHA-256\"",
+        ),
+        table(
+            "[transports.a]\nkind = \"submissions\"\nhost = \"x\"\ntls = \"none\"",
+            4,
+            1,
+            "from the first byte",
+        ),
+        table("[transports.a]\nkind = \"socks\"", 1, 13, "no `proxy`"),
+        table("[transports.a]\nkind = \"socks\"\nproxy = \"x:y\"", 3, 9, "no port"),
+        table("[transports.a]\nkind = \"socks\"\nproxy = \"x\"\nehlo = \"y\"", 4, 1, "has no `ehlo`"),
+        table("[transports.a]\nkind = \"direct\"\nusername = \"x\"", 3, 1, "has no `username`"),
         table("[transports.a]\nkind = \"fail\"", 1, 13, "no `reply`"),
         table("[transports.a]\nkind = \"fail\"\nreply = \"250 Ok\"", 3, 9, "400 to 599"),
         table("[transports.a]\nkind = \"fail\"\nreply = \"550\"\nhost = \"x\"", 4, 1, "has no `host`"),
@@ -286,6 +343,34 @@ fn the_authorities_of_a_transport_are_read_along() {
     std::fs::write(dir.path().join("ca.pem"), made.cert.pem().repeat(2)).unwrap();
     let config = Config::load(&file).unwrap();
     assert_eq!(config.transport("a").unwrap().common.ca.as_ref().unwrap().certificates.len(), 2);
+}
+
+#[test]
+fn passwords_come_from_files_and_from_the_environment() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("waypost.toml");
+    let load = |password: &str| {
+        let head = "[transports.a]\nkind = \"submission\"\nhost = \"x\"\nusername = \"u\"\n";
+        std::fs::write(&file, with("", &format!("{head}{password}\n"))).unwrap();
+        Config::load(&file).map(|config| match &config.transport("a").unwrap().kind {
+            TransportKind::Smarthost(Smarthost { login: Some(login), .. }) => {
+                login.password.reveal().to_owned()
+            }
+            other => panic!("{other:?}"),
+        })
+    };
+    std::fs::write(dir.path().join("secret"), "p\u{e4}ss word\r\nnot this\n").unwrap();
+    std::fs::write(dir.path().join("empty"), "\nsecret\n").unwrap();
+    assert_eq!(load("password_file = \"secret\"").unwrap(), "p\u{e4}ss word");
+    assert_eq!(load("password_env = \"CARGO_PKG_NAME\"").unwrap(), "waypost");
+    for (password, words) in [
+        ("password_file = \"empty\"", "no password in the first line"),
+        ("password_file = \"nowhere\"", "cannot read"),
+        ("password_env = \"NO_SUCH_VARIABLE_9\"", "has no variable NO_SUCH_VARIABLE_9"),
+    ] {
+        let problems = load(password).unwrap_err().to_string();
+        assert!(problems.contains(words), "{problems}");
+    }
 }
 
 proptest! {

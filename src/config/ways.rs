@@ -4,7 +4,7 @@
 //! believes that it does something.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,55 +13,87 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
 use super::directory::parse_reply;
+use super::login::{login, name_and_password};
 use super::problems::Problem;
 use super::read::{Look, host_name};
 use super::section::{Section, did_you_mean};
-use super::{Host, IpPolicy, PrivateCa, TlsPolicy, Transport, TransportCommon, TransportKind};
+use super::{
+    Host, IpPolicy, PrivateCa, Proxy, Service, Smarthost, TlsPolicy, Transport, TransportCommon,
+    TransportKind,
+};
 use crate::names::TransportName;
 
 /// IANA: smtp.
 const SMTP_PORT: u16 = 25;
+/// IANA: submission.
+const SUBMISSION_PORT: u16 = 587;
+/// IANA: submissions.
+const SUBMISSIONS_PORT: u16 = 465;
+/// IANA: socks.
+const SOCKS_PORT: u16 = 1080;
 
 /// What `kind` may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Direct,
     Smtp,
+    Submission,
+    Submissions,
+    Socks,
     Fail,
 }
 
-const KINDS: [(&str, Kind); 3] = [("direct", Kind::Direct), ("smtp", Kind::Smtp), ("fail", Kind::Fail)];
+const KINDS: [(&str, Kind); 6] = [
+    ("direct", Kind::Direct),
+    ("smtp", Kind::Smtp),
+    ("submission", Kind::Submission),
+    ("submissions", Kind::Submissions),
+    ("socks", Kind::Socks),
+    ("fail", Kind::Fail),
+];
 
-/// Kinds that connect to somebody.
-const CONNECTING: &[Kind] = &[Kind::Direct, Kind::Smtp];
 /// Kinds that go to one host.
-const TO_A_HOST: &[Kind] = &[Kind::Smtp];
+const TO_A_HOST: &[Kind] = &[Kind::Smtp, Kind::Submission, Kind::Submissions];
+/// Kinds that show who we are.
+const WITH_LOGIN: &[Kind] = &[Kind::Smtp, Kind::Submission, Kind::Submissions, Kind::Socks];
 
-/// The keys that not all kinds have, and which do.
-const KEYS: [(&str, &[Kind]); 23] = [
-    ("port", CONNECTING),
+/// The keys that only some kinds have, and which do. All others are for every kind that connects to somebody.
+const SOME: [(&str, &[Kind]); 13] = [
     ("host", TO_A_HOST),
+    ("username", WITH_LOGIN),
+    ("password", WITH_LOGIN),
+    ("password_file", WITH_LOGIN),
+    ("password_env", WITH_LOGIN),
+    ("mechanisms", TO_A_HOST),
+    ("allow_plaintext_auth", TO_A_HOST),
+    ("proxy", &[Kind::Socks]),
+    ("remote_ips", &[Kind::Socks]),
+    ("remote_hostname", &[Kind::Socks]),
+    ("ehlo", &[Kind::Direct, Kind::Smtp, Kind::Submission, Kind::Submissions]),
     ("reply", &[Kind::Fail]),
     ("at_submission", &[Kind::Fail]),
-    ("ehlo", CONNECTING),
-    ("tls", CONNECTING),
-    ("verify", CONNECTING),
-    ("ca_file", CONNECTING),
-    ("ip", CONNECTING),
-    ("source_ipv4", CONNECTING),
-    ("source_ipv6", CONNECTING),
-    ("concurrency", CONNECTING),
-    ("concurrency_per_destination", CONNECTING),
-    ("messages_per_connection", CONNECTING),
-    ("keep_idle", CONNECTING),
-    ("connect_timeout", CONNECTING),
-    ("greeting_timeout", CONNECTING),
-    ("tls_timeout", CONNECTING),
-    ("command_timeout", CONNECTING),
-    ("block_timeout", CONNECTING),
-    ("data_timeout", CONNECTING),
-    ("recipients_max", CONNECTING),
-    ("kind", &[Kind::Direct, Kind::Smtp, Kind::Fail]),
+];
+
+/// The keys of every kind that connects to somebody.
+const CONNECTING: [&str; 18] = [
+    "port",
+    "tls",
+    "verify",
+    "ca_file",
+    "ip",
+    "source_ipv4",
+    "source_ipv6",
+    "concurrency",
+    "concurrency_per_destination",
+    "messages_per_connection",
+    "keep_idle",
+    "connect_timeout",
+    "greeting_timeout",
+    "tls_timeout",
+    "command_timeout",
+    "block_timeout",
+    "data_timeout",
+    "recipients_max",
 ];
 
 impl Kind {
@@ -80,8 +112,11 @@ pub(super) fn transports(section: Section<'_>, look: Look) -> BTreeMap<Transport
         let kind = kind(&mut table, name == TransportName::DIRECT);
         // Read in any case, so that a table without a kind is not blamed for its other keys as well.
         misplaced(&mut table, kind);
-        let common = common(&mut table, look);
-        let kind = kind.and_then(|kind| details(&mut table, kind));
+        let mut common = common(&mut table, kind, look);
+        let kind = kind.and_then(|kind| details(&mut table, kind, look));
+        if matches!(kind, Some(TransportKind::Socks { .. })) {
+            common.ehlo = table.parsed("remote_hostname", "a domain name", host_name);
+        }
         table.finish();
         match TransportName::new(name) {
             Ok(checked) if checked == TransportName::local() => {
@@ -161,7 +196,9 @@ fn kind(table: &mut Section<'_>, is_direct: bool) -> Option<Kind> {
 
 /// Reports the keys that mean nothing to a kind.
 fn misplaced(table: &mut Section<'_>, kind: Option<Kind>) {
-    for (key, kinds) in KEYS {
+    let connecting = &KINDS.map(|(_, kind)| kind)[..KINDS.len() - 1];
+    let all = SOME.into_iter().chain(CONNECTING.map(|key| (key, connecting)));
+    for (key, kinds) in all {
         if table.get(key).is_none() {
             continue;
         }
@@ -169,10 +206,11 @@ fn misplaced(table: &mut Section<'_>, kind: Option<Kind>) {
         let message = format!("a transport of kind \"{}\" has no `{key}`", kind.as_str());
         let only: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
         let help = match (key, kind) {
-            ("host", Kind::Direct) => {
+            ("host", Kind::Direct | Kind::Socks) => {
                 "it goes to the hosts that the recipient's domain names (MX); a smarthost is kind = \"smtp\""
                     .to_owned()
             }
+            ("ehlo", Kind::Socks) => "the name goes with the proxy's address: `remote_hostname`".to_owned(),
             _ => format!("`{key}` is for {}", only.join(", ")),
         };
         let problem = Problem::new(table.key_place(key), message, "not for this kind");
@@ -181,18 +219,25 @@ fn misplaced(table: &mut Section<'_>, kind: Option<Kind>) {
 }
 
 /// What is a kind's own.
-fn details(table: &mut Section<'_>, kind: Kind) -> Option<TransportKind> {
-    let port =
-        |table: &mut Section<'_>, default: u16| table.number("port", u64::from(default), 1..=65535) as u16;
+fn details(table: &mut Section<'_>, kind: Kind, look: Look) -> Option<TransportKind> {
     match kind {
         Kind::Direct => Some(TransportKind::Direct { port: port(table, SMTP_PORT) }),
-        Kind::Smtp => {
+        Kind::Smtp => smarthost(table, Service::Smtp, SMTP_PORT, look),
+        Kind::Submission => smarthost(table, Service::Submission, SUBMISSION_PORT, look),
+        Kind::Submissions => smarthost(table, Service::Submissions, SUBMISSIONS_PORT, look),
+        Kind::Socks => {
             let port = port(table, SMTP_PORT);
-            let host = table.parsed("host", "a host name or an IP address", parse_host);
-            if !table.has("host") {
-                table.missing("host", "host = \"smarthost.example.net\"");
+            let expected = "a proxy such as \"127.0.0.1:1080\" or \"proxy.example.net\"";
+            let proxy = table.parsed("proxy", expected, parse_proxy);
+            if !table.has("proxy") {
+                table.missing("proxy", "proxy = \"127.0.0.1:1080\"");
             }
-            Some(TransportKind::Smtp { host: host?, port })
+            let login = name_and_password(table, look);
+            let remote_ips = table.list("remote_ips", "an IP address", str::parse::<IpAddr>);
+            let remote_ips = remote_ips.into_iter().map(|placed| placed.value).collect();
+            let (host, proxy_port) = proxy?;
+            let proxy = Proxy { host, port: proxy_port, login, remote_ips };
+            Some(TransportKind::Socks { port, proxy })
         }
         Kind::Fail => {
             let reply = table.parsed("reply", "a reply such as \"550 5.7.1 not from here\"", parse_reply);
@@ -202,6 +247,41 @@ fn details(table: &mut Section<'_>, kind: Kind) -> Option<TransportKind> {
             let at_submission = table.flag("at_submission", false);
             Some(TransportKind::Fail { reply: reply?, at_submission })
         }
+    }
+}
+
+fn port(table: &mut Section<'_>, default: u16) -> u16 {
+    table.number("port", u64::from(default), 1..=65535) as u16
+}
+
+fn smarthost(
+    table: &mut Section<'_>,
+    service: Service,
+    default_port: u16,
+    look: Look,
+) -> Option<TransportKind> {
+    let port = port(table, default_port);
+    let host = table.parsed("host", "a host name or an IP address", parse_host);
+    if !table.has("host") {
+        table.missing("host", "host = \"smarthost.example.net\"");
+    }
+    let login = login(table, look);
+    Some(TransportKind::Smarthost(Smarthost { service, host: host?, port, login }))
+}
+
+fn parse_proxy(text: &str) -> Result<(Host, u16), String> {
+    if let Ok(both) = text.parse::<SocketAddr>() {
+        return Ok((Host::Ip(both.ip()), both.port()));
+    }
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok((parse_host(text)?, SOCKS_PORT));
+    }
+    match text.rsplit_once(':') {
+        Some((host, port)) => {
+            let port = port.parse().map_err(|_| format!("{port:?} is no port"))?;
+            Ok((parse_host(host)?, port))
+        }
+        None => Ok((parse_host(text)?, SOCKS_PORT)),
     }
 }
 
@@ -225,7 +305,7 @@ fn word<T: Copy>(table: &mut Section<'_>, key: &'static str, words: &[(&str, T)]
     })
 }
 
-fn common(table: &mut Section<'_>, look: Look) -> TransportCommon {
+fn common(table: &mut Section<'_>, kind: Option<Kind>, look: Look) -> TransportCommon {
     let default = TransportCommon::default();
     let policies = [
         ("required", TlsPolicy::Required),
@@ -238,7 +318,13 @@ fn common(table: &mut Section<'_>, look: Look) -> TransportCommon {
         ("only4", IpPolicy::Only4),
         ("only6", IpPolicy::Only6),
     ];
-    let tls = word(table, "tls", &policies).unwrap_or(default.tls);
+    let tls = word(table, "tls", &policies).unwrap_or_else(|| usual_tls(table, kind));
+    if kind == Some(Kind::Submissions) && tls != TlsPolicy::Required {
+        let message = "kind \"submissions\" is TLS from the first byte: `tls` can only be \"required\"";
+        let help = "where its certificate cannot be verified: verify = false, or better ca_file";
+        let place = table.key_place("tls");
+        table.reader.report(Problem::new(place, message, "not for this kind").help(help));
+    }
     let verify = table.flag("verify", default.verify);
     if verify && table.has("verify") && tls != TlsPolicy::Required {
         let message = "`verify = true` needs `tls = \"required\"`";
@@ -270,6 +356,15 @@ fn common(table: &mut Section<'_>, look: Look) -> TransportCommon {
         command_timeout: table.duration("command_timeout", default.command_timeout),
         block_timeout: table.duration("block_timeout", default.block_timeout),
         data_timeout: table.duration("data_timeout", default.data_timeout),
+    }
+}
+
+/// Who is given a password must show who it is, unless the operator says otherwise.
+fn usual_tls(table: &Section<'_>, kind: Option<Kind>) -> TlsPolicy {
+    match kind {
+        Some(Kind::Submission | Kind::Submissions) => TlsPolicy::Required,
+        Some(Kind::Smtp) if table.has("username") => TlsPolicy::Required,
+        _ => TlsPolicy::Opportunistic,
     }
 }
 

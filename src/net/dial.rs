@@ -1,10 +1,12 @@
-//! Opening connections. Every way out goes through [`dial`]; a proxy will stand here too.
+//! Opening connections, straight ([`dial`]) or through a SOCKS5 proxy ([`dial_through`]; RFC 1928, RFC 1929).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_socks::Error as SocksError;
+use tokio_socks::tcp::Socks5Stream;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -23,6 +25,28 @@ pub enum DialError {
         /// What the system says.
         error: io::Error,
     },
+    /// The proxy itself is not there, or does not want us.
+    #[error("the proxy {proxy}: {why}")]
+    Proxy {
+        /// Which.
+        proxy: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The proxy could not connect to the peer.
+    #[error("through the proxy: {0}")]
+    BehindProxy(String),
+}
+
+/// How to reach a peer through a SOCKS5 proxy.
+#[derive(Clone, Copy)]
+pub struct Through<'a> {
+    /// Where it is.
+    pub proxy: SocketAddr,
+    /// User name and password, where it asks for them.
+    pub login: Option<(&'a str, &'a str)>,
+    /// The address of ours that the connection to the proxy comes from.
+    pub source: Option<IpAddr>,
 }
 
 /// Opens a TCP connection, ready for small commands (`TCP_NODELAY`), from a certain address of ours where one is given.
@@ -43,6 +67,43 @@ async fn connect(peer: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, 
     let socket = socket.map_err(DialError::Refused)?;
     socket.bind(SocketAddr::new(ip, 0)).map_err(|error| DialError::Source { ip, error })?;
     socket.connect(peer).await.map_err(DialError::Refused)
+}
+
+/// Opens a connection to a peer through a proxy. The wait for the proxy and the proxy's for the peer are both bounded by
+/// `timeout`.
+pub async fn dial_through(
+    through: Through<'_>,
+    peer: SocketAddr,
+    timeout: Duration,
+) -> Result<TcpStream, DialError> {
+    let the_proxys = |why: String| DialError::Proxy { proxy: through.proxy.to_string(), why };
+    let dialled = dial(through.proxy, through.source, timeout).await;
+    let tcp = dialled.map_err(|error| the_proxys(error.to_string()))?;
+    let asking = async {
+        match through.login {
+            Some((name, password)) => {
+                Socks5Stream::connect_with_password_and_socket(tcp, peer, name, password).await
+            }
+            None => Socks5Stream::connect_with_socket(tcp, peer).await,
+        }
+    };
+    let asked = tokio::time::timeout(timeout, asking).await.map_err(|_| DialError::Timeout(timeout))?;
+    asked.map(Socks5Stream::into_inner).map_err(|error| match error {
+        // RFC 1928 §6: what its replies say about the peer, or the way there.
+        SocksError::GeneralSocksServerFailure
+        | SocksError::ConnectionNotAllowedByRuleset
+        | SocksError::NetworkUnreachable
+        | SocksError::HostUnreachable
+        | SocksError::ConnectionRefused
+        | SocksError::TtlExpired
+        | SocksError::AddressTypeNotSupported => DialError::BehindProxy(error.to_string().to_lowercase()),
+        SocksError::PasswordAuthFailure(_) => the_proxys("wrong user name or password".into()),
+        SocksError::NoAcceptableAuthMethods if through.login.is_none() => {
+            the_proxys("it wants a user name and password".into())
+        }
+        SocksError::Io(error) => the_proxys(reason(&error)),
+        other => the_proxys(other.to_string().to_lowercase()),
+    })
 }
 
 /// What the system says, without its number.

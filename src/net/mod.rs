@@ -4,6 +4,6 @@ mod dial;
 mod listen;
 mod stream;
 
-pub use dial::{DialError, dial, reason};
+pub use dial::{DialError, Through, dial, dial_through, reason};
 pub use listen::{ConnectionGuard, ConnectionLimits, ListenError, TooManyConnections, accept, listen};
 pub use stream::Stream;

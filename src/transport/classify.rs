@@ -11,6 +11,7 @@ use crate::config::IpPolicy;
 use crate::dns::{DnsError, Nothing, Trouble};
 use crate::net::DialError;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
+use crate::sasl::{ClientError, NoMechanism};
 use crate::smtp::Reply;
 use crate::smtp::reply::ReplyError;
 use crate::tls::ClientTlsError;
@@ -60,6 +61,15 @@ pub(super) enum Cause {
     /// The policy wants TLS, the peer has none.
     #[error("TLS is required, but the peer does not offer it")]
     TlsNotOffered,
+    /// Nobody can log in with what the peer offers.
+    #[error("{0}")]
+    NoMechanism(NoMechanism),
+    /// The exchange cannot go on, or the peer did not prove who it is.
+    #[error("{0}")]
+    Sasl(ClientError),
+    /// A challenge that is no base64.
+    #[error("the peer sent a challenge that is not base64")]
+    NotBase64,
     /// Clear text stood between STARTTLS and the handshake (CVE-2011-0411 and its kin).
     #[error("the peer sent clear text after STARTTLS")]
     TlsInjection,
@@ -80,11 +90,19 @@ impl Failure {
         match &self.cause {
             Cause::Dial(_) => ours(EnhancedCode::new(4, 4, 1)),
             Cause::Timeout { .. } | Cause::Closed(_) | Cause::Lost(_) => ours(EnhancedCode::new(4, 4, 2)),
-            Cause::NotSmtp(_) => ours(EnhancedCode::new(4, 5, 0)),
+            Cause::NotSmtp(_) | Cause::NotBase64 => ours(EnhancedCode::new(4, 5, 0)),
             Cause::TlsNotOffered => ours(EnhancedCode::new(4, 7, 4)),
             Cause::Tls(_) | Cause::TlsInjection => ours(EnhancedCode::new(4, 7, 5)),
+            // RFC 4954 §6: 5.7.11, encryption needed for the requested mechanism.
+            Cause::NoMechanism(NoMechanism::NeedsTls(_)) => ours(EnhancedCode::new(4, 7, 11)),
+            Cause::NoMechanism(_) | Cause::Sasl(_) => ours(EnhancedCode::new(4, 7, 0)),
             Cause::Reply(reply) => outcome_of_reply(self.stage, reply, seen),
         }
+    }
+
+    /// Whether it is the proxy that failed, so that another host would fare no better.
+    pub(super) fn is_the_proxys(&self) -> bool {
+        matches!(self.cause, Cause::Dial(DialError::Proxy { .. }))
     }
 }
 
@@ -142,8 +160,10 @@ pub(super) fn outcome_of_dns(error: &DnsError, host: Option<&Domain>) -> Outcome
 /// What stands between us and a smarthost is never the message's fault: that its name does not exist or that it turns us
 /// away as a client is for the operator to mend, and the mail waits for it.
 pub(super) fn at_smarthost(outcome: Outcome) -> Outcome {
+    // RFC 4954 §6: it wants to know who we are, or knows and does not like it.
+    let about_us = matches!(outcome.code, Some(530 | 534 | 535 | 538));
     let about_the_message = matches!(outcome.stage, Stage::Mail | Stage::Rcpt | Stage::Data);
-    if about_the_message || outcome.verdict != Verdict::Permanent {
+    if (about_the_message && !about_us) || outcome.verdict != Verdict::Permanent {
         return outcome;
     }
     let enhanced = outcome.enhanced.map(|enhanced| EnhancedCode { class: 4, ..enhanced });

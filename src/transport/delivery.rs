@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{at_smarthost, sum_up, with_peer};
+use super::classify::{Seen, at_smarthost, sum_up, with_peer};
 use super::fit::{Parameters, fit, mail, rcpt};
 use super::open::Opener;
 use super::plan::Plan;
@@ -13,7 +13,7 @@ use super::pool::transactions_max;
 use super::session::Session;
 use super::transaction::{Answer, Transaction};
 use super::{DestinationKey, Inner, Job};
-use crate::config::{TlsPolicy, Transport, TransportKind};
+use crate::config::{Service, Smarthost, TlsPolicy, Transport, TransportKind};
 use crate::envelope::Recipient;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::smtp::dot_stuff::{Stuffed, stuff};
@@ -110,6 +110,7 @@ impl<'a> Delivery<'a> {
             let outcome = match next {
                 Err(no_address) => no_address,
                 Ok(peer) => match self.opener().open(&peer).await {
+                    Err(failure) if failure.is_the_proxys() => return Err(failure.outcome(&Seen::default())),
                     Err(failure) => failure.outcome(&peer.seen()),
                     Ok(session) => match self.serve(session, false).await {
                         Served::Done | Served::Stale => return Ok(()),
@@ -132,14 +133,32 @@ impl<'a> Delivery<'a> {
         let require_tls = self.job.message.envelope.require_tls;
         let policy = if require_tls { TlsPolicy::Required } else { common.tls };
         let verify = if require_tls || common.verify { Verify::Peer } else { Verify::Nothing };
-        let ehlo = common.ehlo.as_ref().unwrap_or(&engine.hostname);
-        Opener { tls: self.engine.authorities.tls(&engine.tls, self.transport), ehlo, common, policy, verify }
+        let (login, proxy, tls_at_once) = match &self.transport.kind {
+            TransportKind::Smarthost(Smarthost { login, service, .. }) => {
+                (login.as_ref(), None, *service == Service::Submissions)
+            }
+            TransportKind::Socks { proxy, .. } => (None, Some(proxy), false),
+            TransportKind::Direct { .. } | TransportKind::Fail { .. } => (None, None, false),
+        };
+        Opener {
+            resolver: &engine.resolver,
+            tls: engine.authorities.tls(&engine.tls, self.transport),
+            ehlo: common.ehlo.as_ref().unwrap_or(&engine.hostname),
+            common,
+            policy,
+            verify,
+            tls_at_once,
+            login,
+            proxy,
+        }
     }
 
     fn as_seen_from_here(&self, outcome: Outcome) -> Outcome {
         match self.transport.kind {
-            TransportKind::Direct { .. } | TransportKind::Fail { .. } => outcome,
-            TransportKind::Smtp { .. } => at_smarthost(outcome),
+            TransportKind::Direct { .. } | TransportKind::Socks { .. } | TransportKind::Fail { .. } => {
+                outcome
+            }
+            TransportKind::Smarthost(_) => at_smarthost(outcome),
         }
     }
 
@@ -227,7 +246,7 @@ impl<'a> Delivery<'a> {
     fn settle(&mut self, batch: &[usize], answers: Vec<Answer>) {
         for (at, answer) in batch.iter().zip(answers) {
             if let Answer::Final(outcome) = answer {
-                self.outcomes[*at] = Some(outcome);
+                self.outcomes[*at] = Some(self.as_seen_from_here(outcome));
             }
         }
     }

@@ -1,13 +1,15 @@
 //! Ways out: what a routing decision's transport does with a message.
 //!
-//! `direct` goes to the MX hosts of the recipients' domain, `smtp` to a smarthost, `fail` nowhere. The first two speak
-//! the same outbound SMTP session and keep connections per destination. docs/transports.md says for each stage what is temporary, what is
+//! `direct` goes to the MX hosts of the recipients' domain, `socks` too, through a proxy; `smtp`, `submission` and
+//! `submissions` go to one host; `fail` goes nowhere. All that connect speak the same outbound SMTP session and keep
+//! connections per destination. docs/transports.md says for each stage what is temporary, what is
 //! permanent, and what is tried next.
 //!
 //! Decisions are pure: `classify` (what replies and failures mean), `fit` (what a message needs and a peer offers),
 //! `transaction` (commands and replies), `plan` (hosts and addresses, but for the look-ups). Work is done by `open` (how
-//! a session begins), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them.
+//! a session begins), `auth` (AUTH), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them.
 
+mod auth;
 mod authorities;
 mod classify;
 mod delivery;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 
 use crate::address::Domain;
 use crate::attempt::Attempt;
-use crate::config::{Transport, TransportKind};
+use crate::config::{Smarthost, Transport, TransportKind};
 use crate::dns::Resolver;
 use crate::envelope::Recipient;
 use crate::names::QueueId;
@@ -88,8 +90,8 @@ impl Engine {
     pub fn destination(&self, transport: &Transport, domain: &Domain) -> DestinationKey {
         let name = &transport.name;
         DestinationKey(match &transport.kind {
-            TransportKind::Direct { .. } => format!("{name}/{domain}"),
-            TransportKind::Smtp { host, port } => format!("{name}/{host}:{port}"),
+            TransportKind::Direct { .. } | TransportKind::Socks { .. } => format!("{name}/{domain}"),
+            TransportKind::Smarthost(Smarthost { host, port, .. }) => format!("{name}/{host}:{port}"),
             TransportKind::Fail { .. } => name.to_string(),
         })
     }

@@ -8,11 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::TcpStream;
 
+use super::auth::authenticate;
 use super::classify::{Cause, Failure, Seen};
 use super::session::{Session, Timeouts};
 use crate::address::Domain;
-use crate::config::{TlsPolicy, TransportCommon};
-use crate::net::{DialError, Stream, dial};
+use crate::config::{Host, Login, Proxy, TlsPolicy, TransportCommon};
+use crate::dns::{DnsError, Resolver};
+use crate::net::{DialError, Stream, Through, dial, dial_through};
 use crate::outcome::Stage;
 use crate::smtp::Extensions;
 use crate::tls::{ClientTls, PeerName, Verify};
@@ -35,6 +37,8 @@ impl Peer {
 
 /// How to open sessions.
 pub(super) struct Opener<'a> {
+    /// For the name of a proxy.
+    pub(super) resolver: &'a Resolver,
     pub(super) tls: ClientTls,
     /// What we call ourselves.
     pub(super) ehlo: &'a Domain,
@@ -43,6 +47,12 @@ pub(super) struct Opener<'a> {
     pub(super) policy: TlsPolicy,
     /// Whether a peer that must speak TLS must also show who it is.
     pub(super) verify: Verify,
+    /// TLS begins before the first word (RFC 8314 §3.3).
+    pub(super) tls_at_once: bool,
+    /// Who we are to the peer.
+    pub(super) login: Option<&'a Login>,
+    /// Who connects for us.
+    pub(super) proxy: Option<&'a Proxy>,
 }
 
 impl Opener<'_> {
@@ -59,9 +69,24 @@ impl Opener<'_> {
     }
 
     async fn open_once(&self, peer: &Peer, policy: TlsPolicy) -> Result<Session, Failure> {
+        let session = self.begin(peer, policy).await?;
+        match self.login {
+            Some(login) => authenticate(session, login).await,
+            None => Ok(session),
+        }
+    }
+
+    /// Up to the last EHLO.
+    async fn begin(&self, peer: &Peer, policy: TlsPolicy) -> Result<Session, Failure> {
         let tcp =
             self.connect(peer).await.map_err(|error| Failure::new(Stage::Connect, Cause::Dial(error)))?;
-        let mut session = Session::new(Stream::Plain(tcp), peer.seen(), self.timeouts());
+        let mut stream = Stream::Plain(tcp);
+        if self.tls_at_once {
+            stream = self.handshake(stream, peer, self.verify).await?;
+        }
+        let seen = Seen { tls: stream.tls_summary(), ..peer.seen() };
+        let mut session = Session::new(stream, seen, self.timeouts());
+        session.verified = self.tls_at_once && self.verify == Verify::Peer;
         let greeting = session.greeting().await?;
         if !greeting.is_positive() {
             session.quit().await;
@@ -69,6 +94,7 @@ impl Opener<'_> {
         }
         self.hello(&mut session, Stage::Greeting).await?;
         match policy {
+            _ if self.tls_at_once => Ok(session),
             TlsPolicy::None => Ok(session),
             TlsPolicy::Opportunistic if !session.extensions.starttls => Ok(session),
             TlsPolicy::Opportunistic => self.start_tls(session, peer, Verify::Nothing).await,
@@ -81,12 +107,43 @@ impl Opener<'_> {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<TcpStream, DialError> {
-        let common = self.common;
-        let source = match peer.address.ip() {
-            IpAddr::V4(_) => common.source_ipv4.map(IpAddr::V4),
-            IpAddr::V6(_) => common.source_ipv6.map(IpAddr::V6),
+        let limit = self.common.connect_timeout;
+        let Some(proxy) = self.proxy else {
+            return dial(peer.address, self.source(peer.address), limit).await;
         };
-        dial(peer.address, source, common.connect_timeout).await
+        let login = proxy.login.as_ref().map(|(name, password)| (name.as_str(), password.reveal()));
+        let mut failed = None;
+        for address in self.proxy_addresses(proxy).await? {
+            let through = Through { proxy: address, login, source: self.source(address) };
+            match dial_through(through, peer.address, limit).await {
+                // Another address of it may answer.
+                Err(error @ DialError::Proxy { .. }) => failed = Some(error),
+                result => return result,
+            }
+        }
+        let no_address =
+            || DialError::Proxy { proxy: proxy.host.to_string(), why: "it has no address".into() };
+        Err(failed.unwrap_or_else(no_address))
+    }
+
+    async fn proxy_addresses(&self, proxy: &Proxy) -> Result<Vec<SocketAddr>, DialError> {
+        let ips = match &proxy.host {
+            Host::Ip(ip) => vec![*ip],
+            Host::Name(name) => {
+                let why =
+                    |error: DnsError| DialError::Proxy { proxy: name.to_string(), why: error.to_string() };
+                self.resolver.addresses(name).await.map_err(why)?
+            }
+        };
+        Ok(ips.into_iter().map(|ip| SocketAddr::new(ip, proxy.port)).collect())
+    }
+
+    /// The address of ours that a connection to a peer, or to the proxy, comes from.
+    fn source(&self, to: SocketAddr) -> Option<IpAddr> {
+        match to {
+            SocketAddr::V4(_) => self.common.source_ipv4.map(IpAddr::V4),
+            SocketAddr::V6(_) => self.common.source_ipv6.map(IpAddr::V6),
+        }
     }
 
     fn timeouts(&self) -> Timeouts {

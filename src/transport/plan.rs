@@ -11,7 +11,7 @@ use super::classify::{outcome_of_dns, outcome_of_null_mx, outcome_of_refusal, ou
 use super::open::Peer;
 use crate::address::Domain;
 use crate::attempt::Attempt;
-use crate::config::{Host, IpPolicy, Transport, TransportKind};
+use crate::config::{Host, IpPolicy, Smarthost, Transport, TransportKind};
 use crate::dns::{MxAnswer, Resolver};
 use crate::outcome::{Outcome, Stage, Verdict};
 
@@ -72,11 +72,16 @@ impl Plan {
         previous: &[Attempt],
     ) -> Result<Self, Outcome> {
         let (hosts, port) = match &transport.kind {
-            TransportKind::Smtp { host: Host::Ip(ip), port } => (vec![Candidate::Ip(*ip)], *port),
-            TransportKind::Smtp { host: Host::Name(name), port } => {
-                (vec![Candidate::Name(name.clone())], *port)
+            TransportKind::Smarthost(Smarthost { host, port, .. }) => {
+                let candidate = match host {
+                    Host::Ip(ip) => Candidate::Ip(*ip),
+                    Host::Name(name) => Candidate::Name(name.clone()),
+                };
+                (vec![candidate], *port)
             }
-            TransportKind::Direct { port } => (mx_hosts(resolver, domain).await?, *port),
+            TransportKind::Direct { port } | TransportKind::Socks { port, .. } => {
+                (mx_hosts(resolver, domain).await?, *port)
+            }
             TransportKind::Fail { reply, .. } => return Err(outcome_of_refusal(reply)),
         };
         let hint = Hint::from_history(previous);
@@ -87,7 +92,7 @@ impl Plan {
             held_back: VecDeque::new(),
             named: Vec::new(),
             hint,
-            families: transport.common.ip,
+            families: families(transport),
             port,
             left: ADDRESSES_MAX,
         };
@@ -165,6 +170,17 @@ impl Plan {
                 _ => self.ready.push_back(peer),
             }
         }
+    }
+}
+
+/// The families that a transport can use. Through a proxy these are the proxy's, where they are known.
+fn families(transport: &Transport) -> IpPolicy {
+    let TransportKind::Socks { proxy, .. } = &transport.kind else { return transport.common.ip };
+    let has = |v6: bool| proxy.remote_ips.iter().any(|ip| ip.is_ipv6() == v6);
+    match (has(false), has(true)) {
+        (true, false) => IpPolicy::Only4,
+        (false, true) => IpPolicy::Only6,
+        _ => transport.common.ip,
     }
 }
 

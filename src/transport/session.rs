@@ -230,6 +230,11 @@ impl Session {
         !self.input.is_empty()
     }
 
+    /// The connection itself.
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
     /// Takes the connection out, for the TLS handshake.
     pub(super) fn into_stream(self) -> Stream {
         self.stream

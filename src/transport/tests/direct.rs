@@ -3,6 +3,7 @@
 use super::super::{Engine, Job};
 use super::peer::{HELLO, Peer, listeners};
 use super::world::{attempt, common, direct, domain, engine, fixed, job, show, show_all};
+use crate::config::{Host, Service, Smarthost, TransportKind};
 use crate::dns::Resolver;
 use crate::dns::testing::DnsServer;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
@@ -186,10 +187,12 @@ async fn names_and_what_they_lead_to() {
 async fn a_smarthost_without_a_name_keeps_the_mail_waiting() {
     let dns = DnsServer::start("").await;
     let engine = Engine::new(Resolver::new(&dns.config()), domain("client.test"));
-    let kind = crate::config::TransportKind::Smtp {
-        host: crate::config::Host::Name(domain("smart.test")),
+    let kind = TransportKind::Smarthost(Smarthost {
+        service: Service::Smtp,
+        host: Host::Name(domain("smart.test")),
         port: 25,
-    };
+        login: None,
+    });
     let transport = crate::config::Transport { kind, ..(*direct(25, common())).clone() };
     let outcomes = engine.deliver(&transport.into(), &job(&["b@x.test"])).await;
     assert_eq!(show_all(&outcomes), ["temporary dns - 4.4.4 the domain smart.test does not exist"]);

@@ -21,7 +21,7 @@ const TAKES: &str =
     "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 Ok\nS: 250 Ok\nS: 354 go\nM\nS: 250 taken\nC: QUIT\nBYE";
 
 /// A certificate of its own for a name, and what a server shows with it.
-fn certificate(name: &str) -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
+pub(crate) fn certificate(name: &str) -> (CertificateDer<'static>, Arc<rustls::ServerConfig>) {
     let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.distinguished_name.push(rcgen::DnType::CommonName, name);
     let signing_key = rcgen::KeyPair::generate().unwrap();

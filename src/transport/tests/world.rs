@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::super::{Engine, Job};
 use crate::address::Domain;
 use crate::attempt::Attempt;
-use crate::config::{self, FixedName, Host, TlsPolicy, Transport, TransportCommon, TransportKind};
+use crate::config::{
+    self, FixedName, Host, Login, Service, Smarthost, TlsPolicy, Transport, TransportCommon, TransportKind,
+};
 use crate::dns::Resolver;
 use crate::envelope::{Envelope, Recipient, ReversePath};
 use crate::names::{QueueId, TransportName};
@@ -48,7 +50,17 @@ pub(crate) fn smtp(address: std::net::SocketAddr) -> Arc<Transport> {
 }
 
 pub(crate) fn smtp_with(address: std::net::SocketAddr, common: TransportCommon) -> Arc<Transport> {
-    let kind = TransportKind::Smtp { host: Host::Ip(address.ip()), port: address.port() };
+    smarthost(address, Service::Smtp, None, common)
+}
+
+pub(crate) fn smarthost(
+    address: std::net::SocketAddr,
+    service: Service,
+    login: Option<Login>,
+    common: TransportCommon,
+) -> Arc<Transport> {
+    let (host, port) = (Host::Ip(address.ip()), address.port());
+    let kind = TransportKind::Smarthost(Smarthost { service, host, port, login });
     Arc::new(Transport { name: TransportName::new("smart").unwrap(), kind, common })
 }
 

@@ -1,0 +1,98 @@
+//! Reads who we are to somebody else: a user name, and a password that stands in the file, in a file of its own or in
+//! the environment.
+
+use std::path::PathBuf;
+
+use super::problems::Problem;
+use super::read::Look;
+use super::section::{Placed, Section};
+use super::{Login, Secret};
+use crate::sasl::{Allowed, Mechanism};
+
+/// The places that a password may come from.
+const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
+
+/// A user name and its password, where there are any; `None` too where something is wrong with them, which is reported.
+pub(super) fn name_and_password(table: &mut Section<'_>, look: Look) -> Option<(String, Secret)> {
+    let username = table.parsed("username", "a user name", |text| not_empty(text, "a user name"));
+    let given: Vec<&str> = PASSWORD_KEYS.into_iter().filter(|key| table.has(key)).collect();
+    let password = password(table, look);
+    if let [first, second, ..] = given[..] {
+        let message = format!("the password is given twice, in `{first}` and in `{second}`");
+        table.reader.report(Problem::new(table.key_place(second), message, "one of them is too much"));
+    }
+    match (table.has("username"), given.first()) {
+        (true, None) => {
+            table.missing("password_file", "password_file = \"password\", or `password_env`, or `password`");
+        }
+        (false, Some(key)) => {
+            let message = format!("`{key}` without a `username`");
+            table.reader.report(Problem::new(table.key_place(key), message, "whose password is this?"));
+        }
+        _ => {}
+    }
+    Some((username?, password?))
+}
+
+/// A login by SASL.
+pub(super) fn login(table: &mut Section<'_>, look: Look) -> Option<Login> {
+    let known: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.as_str()).collect();
+    let expected = format!("one of {}", known.join(", "));
+    let mechanisms = table.list("mechanisms", &expected, |text| {
+        text.parse::<Mechanism>().map_err(|_| super::section::did_you_mean(text, known.iter().copied()))
+    });
+    let allow_plaintext = table.flag("allow_plaintext_auth", false);
+    let (username, password) = name_and_password(table, look)?;
+    let mechanisms = match &mechanisms[..] {
+        [] => Allowed::Any,
+        [one] => Allowed::Exactly(one.value),
+        some => Allowed::Of(some.iter().map(|placed| placed.value).collect()),
+    };
+    Some(Login { username, password, mechanisms, allow_plaintext })
+}
+
+fn password(table: &mut Section<'_>, look: Look) -> Option<Secret> {
+    let inline = table.parsed("password", "a password", |text| not_empty(text, "a password"));
+    let file = table.path("password_file");
+    let env = table.placed("password_env", "the name of an environment variable", |text| {
+        not_empty(text, "a name").and_then(|name| {
+            if name.contains(['=', '\0']) { Err("a name holds no `=`".to_owned()) } else { Ok(name) }
+        })
+    });
+    let found = match (inline, file, env) {
+        (Some(password), ..) => password,
+        // The world outside the text is not looked at: nobody logs in with this.
+        (None, Some(_), _) | (None, None, Some(_)) if look == Look::Text => String::new(),
+        (None, Some(file), _) => read_file(table, &file)?,
+        (None, None, Some(name)) => read_environment(table, &name)?,
+        (None, None, None) => return None,
+    };
+    Some(Secret::new(found))
+}
+
+/// The first line of a file, without its end.
+fn read_file(table: &Section<'_>, file: &Placed<PathBuf>) -> Option<String> {
+    let shown = file.value.display();
+    let message = match std::fs::read_to_string(&file.value) {
+        Ok(text) => match text.lines().next().filter(|line| !line.is_empty()) {
+            Some(line) => return Some(line.to_owned()),
+            None => format!("there is no password in the first line of {shown}"),
+        },
+        Err(error) => format!("cannot read {shown}: {error}"),
+    };
+    table.reader.report(Problem::new(file.place.clone(), message, "expected a file with the password"));
+    None
+}
+
+fn read_environment(table: &Section<'_>, name: &Placed<String>) -> Option<String> {
+    let found = std::env::var(&name.value).ok().filter(|value| !value.is_empty());
+    if found.is_none() {
+        let message = format!("the environment has no variable {}", name.value);
+        table.reader.report(Problem::new(name.place.clone(), message, "not set, or empty"));
+    }
+    found
+}
+
+fn not_empty(text: &str, what: &str) -> Result<String, String> {
+    if text.is_empty() { Err(format!("{what} cannot be empty")) } else { Ok(text.to_owned()) }
+}

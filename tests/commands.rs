@@ -50,6 +50,13 @@ fn every_command_teaches_by_example() {
         vec!["queue", "list"],
         vec!["queue", "show"],
         vec!["queue", "kick"],
+        vec!["queue", "hold"],
+        vec!["queue", "unhold"],
+        vec!["queue", "transport"],
+        vec!["queue", "schedule"],
+        vec!["queue", "fail"],
+        vec!["queue", "drop"],
+        vec!["queue", "dump"],
         vec!["route", "explain"],
     ] {
         let help = waypost(dir.path(), &[command.as_slice(), &["--help"]].concat(), "");
@@ -72,6 +79,9 @@ fn exit_codes_are_as_documented() {
         (&good, vec!["check", "--what"], 2, "--what"),
         (&good, vec!["queue", "show", "not an id"], 2, "queue id"),
         (&good, vec!["queue", "kick"], 2, "--all"),
+        (&good, vec!["queue", "drop"], 2, "--all"),
+        (&good, vec!["queue", "transport"], 2, "--clear"),
+        (&good, vec!["queue", "schedule", "soon", "00002a"], 2, "2h"),
         (&good, vec!["queue", "list"], 3, "no server is running"),
         (&good, vec!["account", "password", "nobody"], 1, "no account nobody"),
         (

@@ -19,6 +19,7 @@ mod error;
 mod localserve;
 pub mod logging;
 mod queue;
+mod queue_controls;
 mod route;
 mod serve;
 mod show;

@@ -1,18 +1,21 @@
-//! `waypost queue list|show|kick`: what waits, why, and "try again now". It asks the running server.
+//! `waypost queue list|show`: what waits, and why. It asks the running server; `queue_controls` changes it.
 
 use std::io::Write;
 
 use clap::{Args, Subcommand};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::error::CommandError;
+use super::queue_controls::{
+    self, DropArgs, DumpArgs, FailArgs, HoldArgs, KickArgs, ScheduleArgs, TransportArgs, UnholdArgs,
+};
 use super::{Shared, ask, show, unexpected};
 use crate::address::{Domain, Mailbox};
 use crate::config::Config;
 use crate::control::{Answer, Request};
 use crate::envelope::ReversePath;
-use crate::names::{AccountName, QueueId};
+use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Filter, ListedMessage, ListedRecipient, Page};
 use crate::store::FinishedRecipient;
 
@@ -31,11 +34,18 @@ enum QueueCommand {
     List(ListArgs),
     Show(ShowArgs),
     Kick(KickArgs),
+    Hold(HoldArgs),
+    Unhold(UnholdArgs),
+    Transport(TransportArgs),
+    Schedule(ScheduleArgs),
+    Fail(FailArgs),
+    Drop(DropArgs),
+    Dump(DumpArgs),
 }
 
 /// Which messages: what is not given matches all.
 #[derive(Debug, Args)]
-struct FilterArgs {
+pub(super) struct FilterArgs {
     /// Sent by this account
     #[arg(long)]
     account: Option<AccountName>,
@@ -54,10 +64,25 @@ struct FilterArgs {
     /// After at least so many attempts
     #[arg(long, value_name = "N")]
     attempts_min: Option<u32>,
+    /// Whose last attempt went over this transport, or for which it is set
+    #[arg(long, value_name = "TRANSPORT")]
+    via: Option<TransportName>,
+    /// Accepted at least so long ago, as 90s, 2h or 4d
+    #[arg(long, value_name = "SPAN", value_parser = queue_controls::span)]
+    older_than: Option<SignedDuration>,
+    /// Whose last error has this text in it
+    #[arg(long, value_name = "TEXT")]
+    error: Option<String>,
+    /// What is held
+    #[arg(long, conflicts_with = "not_held")]
+    held: bool,
+    /// What is not held
+    #[arg(long)]
+    not_held: bool,
 }
 
 impl FilterArgs {
-    fn filter(&self, ids: &[QueueId]) -> Filter {
+    pub(super) fn filter(&self, ids: &[QueueId]) -> Filter {
         Filter {
             ids: ids.to_vec(),
             account: self.account.clone(),
@@ -66,7 +91,12 @@ impl FilterArgs {
             sender_domain: self.from_domain.clone(),
             recipient_domain: self.to_domain.clone(),
             attempts_min: self.attempts_min,
-            ..Filter::default()
+            transport: self.via.clone(),
+            received_until: self
+                .older_than
+                .map(|age| crate::clock::now().checked_sub(age).unwrap_or(Timestamp::MIN)),
+            error: self.error.clone(),
+            held: (self.held || self.not_held).then_some(self.held),
         }
     }
 }
@@ -117,30 +147,6 @@ struct ShowArgs {
     json: bool,
 }
 
-const KICK_HELP: &str = "\
-The scripts are asked again, as on every attempt.
-
-Examples:
-  waypost queue kick 00002a 00002b
-  waypost queue kick --to-domain example.net
-  waypost queue kick --all";
-
-/// Try again now
-#[derive(Debug, Args)]
-#[command(after_help = KICK_HELP)]
-struct KickArgs {
-    /// Which messages
-    ids: Vec<QueueId>,
-    #[command(flatten)]
-    filter: FilterArgs,
-    /// Everything that waits
-    #[arg(long)]
-    all: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
-}
-
 /// What `queue show --json` prints.
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -154,7 +160,14 @@ pub(super) fn run(args: &QueueArgs, shared: &Shared, out: &mut dyn Write) -> Res
     match &args.command {
         QueueCommand::List(args) => list(args, &config, out),
         QueueCommand::Show(args) => show_one(args, &config, out),
-        QueueCommand::Kick(args) => kick(args, &config, out),
+        QueueCommand::Kick(args) => queue_controls::kick(args, &config, out),
+        QueueCommand::Hold(args) => queue_controls::hold(args, &config, out),
+        QueueCommand::Unhold(args) => queue_controls::unhold(args, &config, out),
+        QueueCommand::Transport(args) => queue_controls::transport(args, &config, out),
+        QueueCommand::Schedule(args) => queue_controls::schedule(args, &config, out),
+        QueueCommand::Fail(args) => queue_controls::fail(args, &config, out),
+        QueueCommand::Drop(args) => queue_controls::drop_waiting(args, &config, out),
+        QueueCommand::Dump(args) => queue_controls::dump(args, &config, out),
     }
 }
 
@@ -233,7 +246,9 @@ fn recipient_text(recipient: &ListedRecipient, now: Timestamp) -> String {
         }
         (None, None) => String::new(),
     };
-    format!("        to {}  {attempts} attempt{plural}, {next}\n{last}", recipient.address)
+    let set = recipient.transport.as_ref();
+    let set = set.map_or_else(String::new, |name| format!(", transport set to {name}"));
+    format!("        to {}  {attempts} attempt{plural}, {next}{set}\n{last}", recipient.address)
 }
 
 fn show_one(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -271,27 +286,6 @@ fn show_one(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> Result<(),
             .try_for_each(|attempt| write!(out, "{}", show::attempt(attempt, "        ")))?;
     }
     Ok(())
-}
-
-fn kick(args: &KickArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
-    let filter = args.filter.filter(&args.ids);
-    if filter == Filter::default() && !args.all {
-        return Err(CommandError::new(super::Exit::Usage, "which messages? give ids or a filter, or --all"));
-    }
-    let Answer::Kicked { recipients } = ask(config, &Request::QueueKick { filter })? else {
-        return Err(unexpected());
-    };
-    if args.json {
-        return Ok(writeln!(out, "{}", serde_json::json!({ "recipients": recipients }))?);
-    }
-    if recipients == 0 && args.all {
-        return Ok(writeln!(out, "nothing waits")?);
-    }
-    if recipients == 0 {
-        return Err(CommandError::new(super::Exit::Bad, "nothing that waits is meant by that"));
-    }
-    let plural = if recipients == 1 { "" } else { "s" };
-    Ok(writeln!(out, "{recipients} recipient{plural} will be tried now")?)
 }
 
 /// A sender as typed: an address, or nothing for the null sender; `<...>` is taken too.

@@ -101,8 +101,13 @@ pub(super) fn outcome(outcome: &Outcome) -> String {
 
 /// A whole attempt on a few lines.
 pub(super) fn attempt(attempt: &Attempt, indent: &str) -> String {
-    let way = attempt.decision.as_ref().map_or_else(|| "way unknown".to_owned(), decision);
+    let way = match (&attempt.decision, &attempt.outcome) {
+        (Some(chosen), _) => decision(chosen),
+        (None, None) => "way unknown".to_owned(),
+        (None, Some(_)) => "given up without an attempt".to_owned(),
+    };
     let end = match &attempt.outcome {
+        Some(end) if attempt.decision.is_none() => end.text.chars().filter(|c| !c.is_control()).collect(),
         Some(end) => outcome(end),
         None => "no outcome: it runs, or the server died during it".to_owned(),
     };

@@ -1,13 +1,15 @@
 //! Does what is asked.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::sync::oneshot;
 
 use super::explain::explain;
 use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret, Status};
 use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
-use crate::names::{AccountName, QueueId};
-use crate::queue::{Filter, QueueError};
+use crate::names::{AccountName, QueueId, TransportName};
+use crate::queue::{Action, Filter, QueueError};
 use crate::store::{Store, StoreError};
 
 /// Messages on one page of a listing.
@@ -23,7 +25,14 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
             context.queue.list(&filter, after, limit).await.map(Answer::Queue).map_err(queue_fault)
         }
         Request::QueueShow { id } => show(context, id).await,
-        Request::QueueKick { filter } => kick(context, &filter).await,
+        Request::QueueControl { filter, action, dry_run } => {
+            control(context, &filter, &action, dry_run).await
+        }
+        Request::QueueDump { id } => {
+            let content = context.queue.dump(id).await.map_err(queue_fault)?;
+            let gone = || Fault::new(FaultKind::NotFound, format!("there is no message {id} in the queue"));
+            Ok(Answer::Content(STANDARD.encode(content.ok_or_else(gone)?)))
+        }
         Request::RouteExplain(question) => {
             let config = context.config.load_full();
             let scripts = context.router.current();
@@ -64,10 +73,35 @@ async fn show(context: &ControlContext, id: QueueId) -> Result<Answer, Fault> {
     Ok(Answer::Message { waiting, finished })
 }
 
-async fn kick(context: &ControlContext, filter: &Filter) -> Result<Answer, Fault> {
-    let recipients = context.queue.kick(filter).await.map_err(queue_fault)?;
-    tracing::info!(recipients, "queue kicked");
-    Ok(Answer::Kicked { recipients })
+async fn control(
+    context: &ControlContext,
+    filter: &Filter,
+    action: &Action,
+    dry_run: bool,
+) -> Result<Answer, Fault> {
+    if let Action::Kick { transport: Some(name) } | Action::Transport { name: Some(name) } = action {
+        check_transport(&context.config.load(), name)?;
+    }
+    let done = context.queue.control(filter, action, dry_run).await.map_err(queue_fault)?;
+    if !dry_run {
+        tracing::info!(
+            ?action,
+            recipients = done.recipients,
+            busy = done.busy,
+            "queue changed by the operator"
+        );
+    }
+    Ok(Answer::Controlled(done))
+}
+
+/// A transport that the configuration has.
+fn check_transport(config: &Config, name: &TransportName) -> Result<(), Fault> {
+    if config.transports.contains_key(name) {
+        return Ok(());
+    }
+    let near = nearest(name.as_str(), config.transports.keys().map(TransportName::as_str));
+    let hint = near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
+    Err(Fault::new(FaultKind::NotFound, format!("there is no transport {name}{hint}")))
 }
 
 async fn reload(context: &ControlContext) -> Result<Answer, Fault> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
-use crate::queue::{Filter, ListedMessage, Page, Stats};
+use crate::queue::{Action, Done, Filter, ListedMessage, Page, Stats};
 use crate::route::Trace;
 use crate::store::FinishedRecipient;
 
@@ -34,10 +34,20 @@ pub enum Request {
         /// Which.
         id: QueueId,
     },
-    /// Try again now.
-    QueueKick {
-        /// Which messages.
+    /// Change what waits.
+    QueueControl {
+        /// Which recipients.
         filter: Filter,
+        /// What is done to them.
+        action: Action,
+        /// Only count them.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// A message as it will be sent.
+    QueueDump {
+        /// Which.
+        id: QueueId,
     },
     /// Which way a message would go.
     RouteExplain(Question),
@@ -79,11 +89,10 @@ pub enum Answer {
         /// Recipients that are done.
         finished: Vec<FinishedRecipient>,
     },
-    /// To [`Request::QueueKick`].
-    Kicked {
-        /// Recipients that are due now.
-        recipients: usize,
-    },
+    /// To [`Request::QueueControl`].
+    Controlled(Done),
+    /// To [`Request::QueueDump`]: base64, for it may hold any octets.
+    Content(String),
     /// To [`Request::RouteExplain`].
     Explained(Box<Explained>),
     /// To [`Request::AccountList`].

@@ -78,12 +78,31 @@ async fn read_back(slot: &Slot, group: &Group) -> Option<Group> {
 async fn run(inner: &Arc<Inner>, mut group: Group) {
     let Some(message) = group.message.take() else { return };
     let guard = PutBack { inner, keys: group.keys().collect() };
+    put_back_held(inner, &mut group);
+    if group.subjects.is_empty() {
+        return;
+    }
     let began = crate::clock::now();
     if group.fresh || write_down(inner, &group, began).await {
         let outcomes = deliver(inner, &group, &message).await;
         settle_all(inner, &group, &message, began, outcomes).await;
     }
     drop(guard);
+}
+
+/// Who was held while the group waited in line goes back.
+fn put_back_held(inner: &Inner, group: &mut Group) {
+    let now = crate::clock::now();
+    let mut due = inner.due.lock();
+    let id = group.id;
+    group.subjects.retain(|(subject, _)| {
+        let key = (id, subject.recipient);
+        let held = due.get(key).is_some_and(|entry| entry.held);
+        if held {
+            due.put_back(key, now, subject.attempts);
+        }
+        !held
+    });
 }
 
 /// If an attempt ends in a way nobody foresaw (a panic), its recipients must not stay busy for ever.

@@ -84,6 +84,17 @@ impl Due {
         true
     }
 
+    /// Takes a recipient as if for an attempt; false when somebody else has it.
+    pub fn claim(&mut self, key: Key) -> bool {
+        match self.entries.get_mut(&key) {
+            Some(entry) if !entry.busy => {
+                entry.busy = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
     /// When the next recipient is due.
     pub fn next_due(&mut self) -> Option<Timestamp> {
         self.skip_stale();
@@ -174,6 +185,18 @@ mod tests {
         assert!(due.change(key(1, 0), None, Some(false)));
         assert_eq!(due.take(at(5), 9), [key(1, 0)]);
         assert_eq!(due.take(at(2000), 9), [], "the old place in the heap is stale");
+    }
+
+    #[test]
+    fn what_is_claimed_is_not_taken_until_it_is_put_back() {
+        let mut due = Due::default();
+        due.put(key(1, 0), waiting(1));
+        assert!(due.claim(key(1, 0)));
+        assert!(!due.claim(key(1, 0)) && !due.claim(key(2, 0)), "claimed already; unknown");
+        assert_eq!(due.take(at(9), 9), []);
+        due.put_back(key(1, 0), at(2), 1);
+        assert_eq!(due.take(at(9), 9), [key(1, 0)]);
+        assert!(!due.claim(key(1, 0)), "an attempt is under way");
     }
 
     #[test]

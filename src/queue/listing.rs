@@ -1,4 +1,4 @@
-//! What operators see of the queue, and what they change in it.
+//! What operators see of the queue.
 //!
 //! A listing goes page by page in order of queue id and reads only what it shows, so that it stays quick however long
 //! the queue is.
@@ -6,17 +6,17 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::due::{Entry, Key};
+use super::due::Entry;
 use super::{Inner, Queue};
 use crate::address::{Domain, Mailbox};
 use crate::attempt::Attempt;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
-use crate::spool::{Control, SpoolError, Status, StoredMessage};
+use crate::spool::{RecipientState, SpoolError, Status, StoredMessage};
 use crate::store::{FinishedRecipient, HISTORY_PAGE_MAX, HistoryFilter, StoreError};
 
 /// Messages looked at in one step of a listing.
-const STEP_MESSAGES: usize = 256;
+pub(super) const STEP_MESSAGES: usize = 256;
 
 /// Which recipients are meant; fields that are not set match everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,12 @@ pub struct Filter {
     pub held: Option<bool>,
     /// After at least so many attempts.
     pub attempts_min: Option<u32>,
+    /// Whose last attempt went over this transport, or for which it is set.
+    pub transport: Option<TransportName>,
+    /// Accepted at that time or before.
+    pub received_until: Option<Timestamp>,
+    /// Whose last attempt, or last look for a way, ended with this text in it; case does not matter.
+    pub error: Option<String>,
 }
 
 /// A page of a listing.
@@ -106,6 +112,9 @@ pub enum QueueError {
     /// The spool failed.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// A failure could not be reported to the sender.
+    #[error("cannot report the failure: {0}")]
+    Report(#[from] super::AcceptError),
     /// The history could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -118,6 +127,26 @@ impl Filter {
         self.account.as_ref().is_none_or(|a| message.account.as_ref() == Some(a))
             && self.sender.as_ref().is_none_or(|s| message.envelope.sender == *s)
             && self.sender_domain.as_ref().is_none_or(|d| sender.is_some_and(|s| s.domain == *d))
+            && self.received_until.is_none_or(|until| message.received <= until)
+    }
+
+    fn matches_state(&self, state: &RecipientState) -> bool {
+        let last = state.history.last();
+        let over = |name: &TransportName| {
+            state.transport_override.as_ref() == Some(name)
+                || last.and_then(|a| a.decision.as_ref()).is_some_and(|d| d.transport == *name)
+        };
+        let said = |text: &String| {
+            let text = text.to_lowercase();
+            let outcome = last.and_then(|attempt| attempt.outcome.as_ref());
+            let words = outcome.map(|o| match (o.code, o.enhanced) {
+                (Some(code), Some(enhanced)) => format!("{code} {enhanced} {}", o.text),
+                (Some(code), None) => format!("{code} {}", o.text),
+                (None, _) => o.text.clone(),
+            });
+            words.iter().chain(&state.deferral).any(|words| words.to_lowercase().contains(&text))
+        };
+        self.transport.as_ref().is_none_or(over) && self.error.as_ref().is_none_or(said)
     }
 
     fn matches_recipient(&self, address: &Mailbox, entry: &Entry) -> bool {
@@ -177,36 +206,6 @@ impl Queue {
         let filter = HistoryFilter { id: Some(id), ..HistoryFilter::default() };
         Ok(self.inner.parts.store.history(filter, None, HISTORY_PAGE_MAX).await?.recipients)
     }
-
-    /// Makes all that match due now; returns how many recipients that were.
-    pub async fn kick(&self, filter: &Filter) -> Result<usize, QueueError> {
-        let now = crate::clock::now();
-        let (mut kicked, mut after) = (0, None);
-        loop {
-            let page = self.list(filter, after, STEP_MESSAGES).await?;
-            for message in &page.messages {
-                let recipients: Vec<u32> = message.recipients.iter().map(|r| r.index).collect();
-                kicked += recipients.len();
-                let keys: Vec<Key> = recipients.iter().map(|r| (message.id, *r)).collect();
-                let control = Control { recipients, due: Some(now), ..Control::default() };
-                match self.inner.parts.spool.control(message.id, control).await {
-                    Ok(()) => {}
-                    // It was delivered in the meantime.
-                    Err(SpoolError::Unknown(_)) => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                let mut due = self.inner.due.lock();
-                for key in keys {
-                    due.change(key, Some(now), None);
-                }
-            }
-            self.inner.wake.notify_one();
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(kicked),
-            }
-        }
-    }
 }
 
 struct Step {
@@ -260,17 +259,19 @@ impl Inner {
                 let address = &stored.message.envelope.recipients.get(*index as usize)?.address;
                 let state = stored.recipients.get(*index as usize)?;
                 let waits = matches!(state.status, Status::Waiting { .. });
-                (waits && filter.matches_recipient(address, entry)).then(|| ListedRecipient {
-                    index: *index,
-                    address: address.clone(),
-                    due: entry.due,
-                    held: entry.held,
-                    running: entry.busy,
-                    attempts: state.attempts,
-                    transport: state.transport_override.clone(),
-                    problem: state.deferral.clone(),
-                    history: state.history.clone(),
-                })
+                (waits && filter.matches_recipient(address, entry) && filter.matches_state(state)).then(
+                    || ListedRecipient {
+                        index: *index,
+                        address: address.clone(),
+                        due: entry.due,
+                        held: entry.held,
+                        running: entry.busy,
+                        attempts: state.attempts,
+                        transport: state.transport_override.clone(),
+                        problem: state.deferral.clone(),
+                        history: state.history.clone(),
+                    },
+                )
             })
             .collect();
         let message = &stored.message;

@@ -11,6 +11,7 @@
 mod accept;
 mod attempt;
 mod bounce;
+mod controls;
 mod dispatch;
 mod due;
 mod finished;
@@ -34,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use accept::AcceptError;
+pub use controls::{Action, Done};
 pub use listing::{Filter, ListedMessage, ListedRecipient, Page, QueueError, Stats};
 
 use crate::config::Config;

@@ -2,6 +2,7 @@
 //!
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
+mod controls;
 mod in_line;
 mod reports;
 
@@ -37,6 +38,8 @@ connect_timeout = "2s"
 [accounts.ann]
 addresses = ["ann@ours.test"]
 "#;
+
+const KICK: Action = Action::Kick { transport: None };
 
 /// Attempts that follow each other at once.
 const SHORT: &str = "[queue]\nretry_first = \"30ms\"\nretry_factor = 1.0\nretry_jitter = 0.0\n";
@@ -234,7 +237,7 @@ async fn a_damaged_message_does_not_hide_the_others() {
     assert!(world.queue.show(damaged).await.is_err(), "asked for by its number, it says what is wrong");
     let page = world.queue.list(&Filter::default(), None, 100).await.unwrap();
     assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [good]);
-    assert_eq!(world.queue.kick(&Filter::default()).await.unwrap(), 1);
+    assert_eq!(world.queue.control(&Filter::default(), &KICK, false).await.unwrap().recipients, 1);
     world.stop().await;
 }
 
@@ -267,7 +270,7 @@ async fn a_restart_knows_what_was_tried_and_when_it_is_due() {
     drop((queue, parts));
     let (parts, queue) = open(dir.path(), "").await;
     assert_eq!(queue.show(id).await.unwrap(), before);
-    assert_eq!(queue.kick(&Filter::default()).await.unwrap(), 1);
+    assert_eq!(queue.control(&Filter::default(), &KICK, false).await.unwrap().recipients, 1);
     until(async || recipient(&queue).await.attempts == 2).await;
     World { dir, queue, parts }.stop().await;
 }

@@ -1,0 +1,100 @@
+//! The operator's hands on the queue, as they are typed: hold, set a transport, schedule, give up, drop, dump.
+
+use serde_json::Value;
+
+use crate::tools::{inbox, submit};
+use crate::world::{Waypost, World, wait_for};
+
+fn world() -> World {
+    World::new("outside.test MX 10 mx.outside.test\nmx.outside.test A {net}.30\n")
+}
+
+/// Nobody listens at outside.test; ann sends from a.test; `smart` takes everything, once it is there.
+fn server(world: &World) -> Waypost {
+    let config = r#"
+[queue]
+retry_first = "1h"
+[transports.smart]
+kind = "smtp"
+host = "{net}.40"
+port = 2525
+[domains."a.test"]
+[accounts.ann]
+addresses = ["ann@a.test"]
+"#;
+    let mut server = world.waypost("a", 1, config);
+    server.password("ann", "secret");
+    server.start();
+    server
+}
+
+/// Sends a message and waits until its first attempt has failed; returns its id.
+fn waiting(server: &Waypost, to: &str, subject: &str) -> String {
+    submit(server, "ann", "ann@a.test", &[to], subject);
+    let found = || {
+        let queue = server.queue();
+        let messages = queue["messages"].as_array().unwrap().clone();
+        messages.into_iter().find(|message| {
+            let recipient = &message["recipients"][0];
+            recipient["address"] == to && recipient["attempts"] == 1 && recipient["running"] == false
+        })
+    };
+    wait_for("the first attempt to fail", || found().is_some());
+    found().unwrap()["id"].as_str().unwrap().to_owned()
+}
+
+fn counts(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn an_operator_sends_a_message_another_way() {
+    let world = world();
+    let smarthost = world.smtp_sink(40, &[]);
+    let server = server(&world);
+    let id = waiting(&server, "user@outside.test", "another way");
+
+    let dry = server.command(&["queue", "kick", "--to-domain", "outside.test", "--dry-run", "--json"]);
+    assert_eq!(counts(&dry)["recipients"], 1);
+    assert!(server.command(&["queue", "hold", &id]).contains("1 recipient held"));
+    assert!(server.command(&["queue", "list", "--held"]).contains(&id));
+    assert!(server.command(&["queue", "list", "--not-held"]).contains("nothing waits"));
+    server.command(&["queue", "unhold", "--all"]);
+
+    let misspelt = server.command_with(&["queue", "transport", "smrat", &id], "");
+    assert!(String::from_utf8_lossy(&misspelt.stderr).contains("did you mean smart?"), "{misspelt:?}");
+    server.command(&["queue", "transport", "smart", &id]);
+    assert!(server.command(&["queue", "list", "--via", "smart"]).contains("transport set to smart"));
+    server.command(&["queue", "transport", "--clear", &id]);
+    assert!(!server.command(&["queue", "list"]).contains("transport set"));
+
+    server.command(&["queue", "kick", &id, "--transport", "smart"]);
+    wait_for("the smarthost to have it", || smarthost.count("Subject: another way") == 1);
+    wait_for("the history", || {
+        server.command(&["queue", "show", &id]).contains("smart (set by the operator)")
+    });
+}
+
+#[test]
+fn an_operator_gives_up_drops_and_looks_inside() {
+    let world = world();
+    let server = server(&world);
+    let failed = waiting(&server, "a@outside.test", "given up");
+    let dropped = waiting(&server, "b@outside.test", "dropped");
+    let put_off = waiting(&server, "c@outside.test", "put off");
+
+    assert!(server.command(&["queue", "dump", &failed]).contains("Subject: given up"));
+    server.command(&["queue", "fail", &failed, "--reason", "the account was closed"]);
+    server.command(&["queue", "drop", "--to", "b@outside.test", "--error", "refused"]);
+    server.command(&["queue", "schedule", "2031-01-01T00:00:00Z", &put_off]);
+
+    wait_for("the report", || inbox(server.ip, "ann").contains("the account was closed"));
+    assert!(!inbox(server.ip, "ann").contains("Final-Recipient: rfc822; b@outside.test"), "nobody is told");
+    let queue = server.queue();
+    assert_eq!(queue["messages"].as_array().unwrap().len(), 1, "{queue}");
+    assert_eq!(queue["messages"][0]["recipients"][0]["due"], "2031-01-01T00:00:00Z");
+    wait_for("the history", || {
+        server.command(&["queue", "show", &failed]).contains("the account was closed")
+            && server.command(&["queue", "show", &dropped]).contains("removed")
+    });
+}

@@ -94,11 +94,11 @@ impl Queue {
             }
         }
         if !dry_run && done.recipients > 0 {
-            match action {
+            if matches!(action, Action::Kick { transport: Some(_) } | Action::Transport { .. }) {
                 // What waits in line has its way already: it is asked about again.
-                Action::Kick { transport: Some(_) } | Action::Transport { .. } => self.routes_changed(),
-                _ => self.inner.wake.notify_one(),
+                self.routes_changed();
             }
+            self.inner.wake.notify_one();
         }
         Ok(done)
     }

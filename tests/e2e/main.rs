@@ -21,3 +21,4 @@ mod first_mail;
 mod routing;
 mod sasl;
 mod seeds;
+mod transports;

@@ -1,8 +1,9 @@
 //! The whole server: starts its parts in order, reloads what can change while it runs, and stops without losing a
 //! delivery that is under way.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,6 +76,9 @@ pub enum StartError {
     /// The control socket cannot be made.
     #[error("cannot open the control socket: {0}")]
     Control(std::io::Error),
+    /// The socket for mail of this machine's users cannot be made.
+    #[error("cannot open the socket for sendmail: {0}")]
+    Submit(std::io::Error),
     /// Signals cannot be taken.
     #[error("cannot take signals: {0}")]
     Signals(std::io::Error),
@@ -138,6 +142,11 @@ impl Server {
         let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
         let (spool, waiting) = Spool::open(&config.data_dir.join("queue"), options)?;
         let store = Store::open(&config.data_dir.join("store"))?;
+        // Users of this machine go through the data directory to the socket for their mail; what is stored is not theirs.
+        for dir in [config.spool_dir(), config.store_dir()] {
+            std::fs::set_permissions(&dir, Permissions::from_mode(0o700))
+                .map_err(|source| StartError::DataDir { path: dir, source })?;
+        }
         // The default directory need not be there yet: no scripts is a way to begin. Once there, its loss is an error.
         std::fs::create_dir_all(&config.scripts_dir)
             .map_err(|source| StartError::ScriptsDir { path: config.scripts_dir.clone(), source })?;
@@ -188,6 +197,7 @@ impl Server {
         server.serve(sockets);
         crate::control::serve(server.control(), server.stopping.clone(), &server.tasks)
             .map_err(StartError::Control)?;
+        server.serve_submit().map_err(StartError::Submit)?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             hostname = %server.config.load().hostname,
@@ -206,14 +216,7 @@ impl Server {
             let stopping = self.stopping.clone();
             match listener.kind {
                 ListenerKind::Smtp | ListenerKind::Submission | ListenerKind::Submissions => {
-                    let context = SmtpContext {
-                        config: self.config.clone(),
-                        store: self.store.clone(),
-                        queue: self.queue.clone(),
-                        tls: self.tls.clone().map(Arc::new),
-                        limits: self.limits.clone(),
-                    };
-                    self.tasks.spawn(smtp_server::serve(listener, socket, context, stopping));
+                    self.tasks.spawn(smtp_server::serve(listener, socket, self.smtp(), stopping));
                 }
                 ListenerKind::Imap | ListenerKind::Imaps => {
                     let context = ImapContext {
@@ -225,6 +228,25 @@ impl Server {
                     self.tasks.spawn(imap_server::serve(listener, socket, context, stopping));
                 }
             }
+        }
+    }
+
+    /// Users of this machine submit through a socket, where the kernel says who they are.
+    fn serve_submit(&self) -> std::io::Result<()> {
+        let (context, stopping) = (self.smtp(), self.stopping.clone());
+        let speak =
+            move |stream, user| smtp_server::serve_local(stream, user, context.clone(), stopping.clone());
+        let data_dir = self.config.load().data_dir.clone();
+        crate::control::serve_submit(data_dir, speak, self.stopping.clone(), &self.tasks)
+    }
+
+    fn smtp(&self) -> SmtpContext {
+        SmtpContext {
+            config: self.config.clone(),
+            store: self.store.clone(),
+            queue: self.queue.clone(),
+            tls: self.tls.clone().map(Arc::new),
+            limits: self.limits.clone(),
         }
     }
 

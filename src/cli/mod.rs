@@ -10,6 +10,8 @@
 //! | 2 | the command line is wrong |
 //! | 3 | no server is running for the data directory |
 //! | 4 | it could not be done: a file, the network, the server failed |
+//!
+//! `sendmail` alone has the codes of sysexits.h.
 
 mod account;
 mod check;
@@ -21,6 +23,7 @@ pub mod logging;
 mod queue;
 mod queue_controls;
 mod route;
+mod sendmail;
 mod serve;
 mod show;
 
@@ -89,6 +92,7 @@ enum Command {
     Account(account::AccountArgs),
     Queue(queue::QueueArgs),
     Route(route::RouteArgs),
+    Sendmail(sendmail::SendmailArgs),
 }
 
 /// What a command runs with.
@@ -112,6 +116,9 @@ impl Shared {
 
 /// Runs what was typed.
 pub fn main() -> ExitCode {
+    if let Some((program, arguments)) = sendmail::called(std::env::args_os()) {
+        return sendmail::run_called(&program, arguments, None);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -134,6 +141,8 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(&args, &shared, &mut out),
         Command::Queue(args) => queue::run(&args, &shared, &mut out),
         Command::Route(args) => route::run(&args, &shared, &mut out),
+        // It has exit codes and words of its own, those of every other sendmail.
+        Command::Sendmail(args) => return sendmail::run(args, shared.config),
     };
     match result.and_then(|()| Ok(out.flush()?)) {
         Ok(()) => ExitCode::SUCCESS,

@@ -34,6 +34,12 @@ struct RawDomain {
     replies: BTreeMap<String, Placed<FixedReply>>,
 }
 
+/// An account while it is read.
+struct RawAccount {
+    addresses: Vec<Placed<Mailbox>>,
+    users: Vec<Placed<String>>,
+}
+
 /// Reads both tables and ties them together.
 pub(super) fn directory(top: &mut Section<'_>) -> Directory {
     let reader = top.reader;
@@ -44,7 +50,7 @@ pub(super) fn directory(top: &mut Section<'_>) -> Directory {
         top.missing("domains", "[domains.\"example.org\"]: the domains whose mail ends here");
     }
     let checked: BTreeMap<_, _> =
-        raw_accounts.iter().map(|(name, addresses)| (name.clone(), account(addresses))).collect();
+        raw_accounts.iter().map(|(name, raw)| (name.clone(), account(raw))).collect();
     let addresses = assign(reader, &raw_domains, &raw_accounts);
     let make = |(domain, raw): (Domain, RawDomain)| {
         let catch_all = raw.catch_all.and_then(|name| existing(reader, "catch_all", name, &checked));
@@ -56,8 +62,12 @@ pub(super) fn directory(top: &mut Section<'_>) -> Directory {
     Directory { domains, accounts: checked }
 }
 
-fn account(addresses: &[Placed<Mailbox>]) -> Account {
-    Account { addresses: addresses.iter().map(|address| address.value.clone()).collect() }
+fn account(raw: &RawAccount) -> Account {
+    Account {
+        addresses: raw.addresses.iter().map(|address| address.value.clone()).collect(),
+        first_address: raw.addresses.first().map(|address| address.value.clone()),
+        users: raw.users.iter().map(|user| user.value.clone()).collect(),
+    }
 }
 
 /// An account that is named elsewhere in the file.
@@ -192,7 +202,7 @@ pub fn parse_reply(text: &str) -> Result<Reply, String> {
     Ok(Reply { enhanced, ..Reply::new(code, words) })
 }
 
-fn read_accounts(section: &Section<'_>) -> BTreeMap<AccountName, Vec<Placed<Mailbox>>> {
+fn read_accounts(section: &Section<'_>) -> BTreeMap<AccountName, RawAccount> {
     let reader = section.reader;
     let mut all = BTreeMap::new();
     for (name, place, value) in section.entries() {
@@ -202,15 +212,25 @@ fn read_accounts(section: &Section<'_>) -> BTreeMap<AccountName, Vec<Placed<Mail
         let addresses = table.list("addresses", "an address such as \"user@example.org\"", |text| {
             Mailbox::parse(text).map_err(|error| format!("{text:?}: {error}"))
         });
+        let users = table.list("users", "a system user such as \"www-data\"", system_user);
         table.finish();
         match AccountName::new(name) {
             Ok(name) => {
-                all.insert(name, addresses);
+                all.insert(name, RawAccount { addresses, users });
             }
             Err(error) => reader.report(Problem::new(place, error.to_string(), "expected an account name")),
         }
     }
     all
+}
+
+/// A user's name, or its number where it has no name here (a container's user).
+fn system_user(text: &str) -> Result<String, String> {
+    let good = |b: u8| b.is_ascii_graphic() && !matches!(b, b':' | b'/' | b',');
+    if !text.is_empty() && !text.starts_with('-') && text.bytes().all(good) {
+        return Ok(text.to_owned());
+    }
+    Err(format!("{text:?} is not the name of a system user"))
 }
 
 type Assigned = BTreeMap<Domain, BTreeMap<String, AccountName>>;
@@ -219,11 +239,11 @@ type Assigned = BTreeMap<Domain, BTreeMap<String, AccountName>>;
 fn assign(
     reader: &Reader,
     domains: &BTreeMap<Domain, RawDomain>,
-    accounts: &BTreeMap<AccountName, Vec<Placed<Mailbox>>>,
+    accounts: &BTreeMap<AccountName, RawAccount>,
 ) -> Assigned {
     let mut owners: BTreeMap<(Domain, String), (AccountName, Range<usize>)> = BTreeMap::new();
     for (account, address) in
-        accounts.iter().flat_map(|(account, all)| all.iter().map(move |one| (account, one)))
+        accounts.iter().flat_map(|(account, raw)| raw.addresses.iter().map(move |one| (account, one)))
     {
         let Mailbox { local, domain } = &address.value;
         let Some(known) = domains.get(domain) else {

@@ -11,6 +11,7 @@
 //! | `login` | user names and passwords at other servers |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
 //! | `units` | durations and sizes |
+//! | `users` | which users of this machine may submit as which account |
 //! | `problems` | shows what is wrong with file, line, column and a mark under the place |
 
 mod directory;
@@ -21,6 +22,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 mod units;
+mod users;
 mod ways;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +44,7 @@ pub use problems::{ConfigProblems, Problem};
 pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
 pub use section::nearest;
 pub use units::{parse_duration, parse_size};
+pub use users::SystemUser;
 pub use ways::direct as direct_transport;
 
 /// The whole configuration. It is shared as `Arc<Config>` and replaced as a whole on reload.
@@ -182,6 +185,10 @@ pub struct FixedReply {
 pub struct Account {
     /// What it receives, and may send as.
     pub addresses: BTreeSet<Mailbox>,
+    /// The address that stands first in the file: the sender where none is named.
+    pub first_address: Option<Mailbox>,
+    /// Users of this machine, by name or number, who may submit as this account without a password.
+    pub users: BTreeSet<String>,
 }
 
 /// A way out.

@@ -245,6 +245,7 @@ fn mistakes_are_found_where_they_are() {
         table("[accounts.bob]\naddresses = [\"ANN@example.org\"]", 2, 14, "belongs to ann and to bob"),
         table("[accounts.bob]\naddresses = 5", 2, 13, "cannot be a whole number"),
         table("[accounts.bob]\npassword = \"secret\"", 2, 1, "no key `password`"),
+        table("[accounts.bob]\nusers = [\"a b\"]", 2, 10, "not the name of a system user"),
         table("[queue]\nretry_factor = 0.5", 2, 16, "not allowed"),
         table("[queue]\nretry_factor = nan", 2, 16, "not allowed"),
         table("[queue]\nretry_jitter = true", 2, 16, "cannot be true"),

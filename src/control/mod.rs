@@ -10,6 +10,7 @@
 //! | `serve` | takes connections, reads lines |
 //! | `handle` | does what is asked |
 //! | `explain` | which way a message would go, and why: the queue's own code on made-up facts |
+//! | `submit` | the other socket, `submit.sock`, for mail of this machine's users |
 //! | `client` | the other side, for commands |
 
 mod client;
@@ -18,6 +19,7 @@ mod handle;
 mod protocol;
 mod serve;
 mod socket;
+mod submit;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,7 @@ pub use protocol::{
 };
 pub use serve::serve;
 pub use socket::SOCKET_NAME;
+pub use submit::{SUBMIT_SOCKET_NAME, connect_submit, serve_submit};
 
 use crate::config::Config;
 use crate::dns::Resolver;

@@ -30,10 +30,10 @@ pub fn serve(
     tasks: &TaskTracker,
 ) -> std::io::Result<()> {
     let data_dir = context.config.load().data_dir.clone();
-    let listener = socket::bind(&data_dir)?;
+    let listener = socket::bind(&data_dir, socket::SOCKET_NAME, 0o600)?;
     tasks.spawn(async move {
         accept(listener, context, shutdown).await;
-        socket::remove(&data_dir);
+        socket::remove(&data_dir, socket::SOCKET_NAME);
     });
     Ok(())
 }

@@ -10,8 +10,6 @@ use tokio::net::UnixListener;
 
 /// Name of the socket in the data directory.
 pub const SOCKET_NAME: &str = "control.sock";
-/// Under this name it is made, before it gets its permissions and its name.
-const NEW_NAME: &str = "control.sock.new";
 /// unix(7): `sun_path` has 108 bytes, the last of them zero.
 const PATH_BYTES_MAX: usize = 107;
 
@@ -34,28 +32,30 @@ impl Reach {
     }
 }
 
-/// Opens the socket for the server's user alone. What a dead server left behind is replaced: the caller holds the
+/// Opens a socket under a name, for whom `mode` says. What a dead server left behind is replaced: the caller holds the
 /// data directory's lock.
-pub(super) fn bind(data_dir: &Path) -> io::Result<UnixListener> {
-    let (new, old) = (data_dir.join(NEW_NAME), data_dir.join(SOCKET_NAME));
+pub(super) fn bind(data_dir: &Path, name: &str, mode: u32) -> io::Result<UnixListener> {
+    // Under this name it is made, before it gets its permissions and its name.
+    let new_name = format!("{name}.new");
+    let (new, old) = (data_dir.join(&new_name), data_dir.join(name));
     match std::fs::remove_file(&new) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let reach = Reach::new(data_dir, NEW_NAME)?;
+    let reach = Reach::new(data_dir, &new_name)?;
     let listener = UnixListener::bind(&reach.path)?;
     // Nobody can connect between the making and the permissions: under this name nobody looks for it.
-    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o600))?;
+    std::fs::set_permissions(&new, std::fs::Permissions::from_mode(mode))?;
     std::fs::rename(&new, &old)?;
     Ok(listener)
 }
 
-/// Takes the socket away, so that commands say at once that nobody is there.
-pub(super) fn remove(data_dir: &Path) {
-    let path = data_dir.join(SOCKET_NAME);
+/// Takes a socket away, so that commands say at once that nobody is there.
+pub(super) fn remove(data_dir: &Path, name: &str) {
+    let path = data_dir.join(name);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "cannot remove the control socket");
+            tracing::warn!(path = %path.display(), %error, "cannot remove a socket");
         }
         _ => {}
     }

@@ -222,7 +222,7 @@ async fn a_directory_with_a_very_long_name_has_its_socket_too() {
     let dir = tempfile::tempdir().unwrap();
     let long = dir.path().join("d".repeat(120));
     std::fs::create_dir(&long).unwrap();
-    let listener = socket::bind(&long).unwrap();
+    let listener = socket::bind(&long, SOCKET_NAME, 0o600).unwrap();
     let connected = tokio::task::spawn_blocking(move || Client::connect(&long).map(|_| ()));
     listener.accept().await.unwrap();
     connected.await.unwrap().unwrap();

@@ -87,6 +87,29 @@ impl Received<'_> {
     }
 }
 
+/// Writes the Received field of a message that a process of this machine handed over: there is no host that it came
+/// from, only a user (RFC 5321 §4.4 asks for `from` in SMTP alone).
+pub fn write_local_received(
+    user: &str,
+    by: &Domain,
+    id: &str,
+    only_recipient: Option<&Mailbox>,
+    at: Timestamp,
+    out: &mut Vec<u8>,
+) {
+    // What could end the comment is left out.
+    let user: String =
+        user.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '(' | ')' | '\\')).collect();
+    // Nothing written into a Vec fails.
+    let _ = write!(out, "Received: by {by} (from user {user})\r\n\tid {id}");
+    if let Some(recipient) = only_recipient {
+        let _ = write!(out, "\r\n\tfor <{recipient}>");
+    }
+    out.extend_from_slice(b"; ");
+    write_date(at, out);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes a Date field.
 pub fn write_date_field(at: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(b"Date: ");
@@ -165,6 +188,16 @@ mod tests {
             written(|out| plain.write(out)),
             "Received: from client.example ([IPv6:2001:db8::1])\r\n\tby mx.example.org with SMTP\r\n\
              \tid 3fk2.1; Sun, 22 Nov 2026 15:57:18 +0000\r\n"
+        );
+    }
+
+    #[test]
+    fn received_from_a_user_of_this_machine() {
+        let by = Domain::parse("mx.example.org").unwrap();
+        let at = "2026-11-22T15:57:18Z".parse().unwrap();
+        assert_eq!(
+            written(|out| write_local_received("www-data)\\", &by, "3fk2.1", None, at, out)),
+            "Received: by mx.example.org (from user www-data)\r\n\tid 3fk2.1; Sun, 22 Nov 2026 15:57:18 +0000\r\n"
         );
     }
 

@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, SystemUser};
 use crate::names::QueueId;
 use crate::net::{ConnectionGuard, ConnectionLimits, Stream, TooManyConnections};
 use crate::queue::Queue;
@@ -93,6 +93,20 @@ pub async fn serve(
         abort.cancel();
         tasks.wait().await;
     }
+}
+
+/// Speaks with a process of this machine, whose user the kernel told us, until one side has enough.
+pub async fn serve_local(
+    stream: UnixStream,
+    user: SystemUser,
+    ctx: SmtpContext,
+    shutdown: CancellationToken,
+) {
+    let id = session_id();
+    tracing::debug!(session = id, %user, "a process of this machine connected");
+    let session = Session::local(id.clone(), user, &ctx.config.load());
+    let end = Connection::new(Stream::Unix(stream), session, ctx, &shutdown).run().await;
+    tracing::debug!(session = id, %end, "disconnected");
 }
 
 async fn connection(

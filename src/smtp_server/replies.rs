@@ -5,7 +5,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
-use crate::address::Domain;
+use crate::address::{Domain, Mailbox};
+use crate::config::SystemUser;
 use crate::names::QueueId;
 use crate::outcome::EnhancedCode;
 use crate::sasl;
@@ -27,7 +28,7 @@ pub fn helo(hostname: &Domain) -> Reply {
 }
 
 /// What an answer to EHLO depends on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Offer<'a> {
     /// Our name.
     pub hostname: &'a Domain,
@@ -39,7 +40,13 @@ pub struct Offer<'a> {
     pub starttls: bool,
     /// AUTH, if any.
     pub auth: &'a [sasl::Mechanism],
+    /// What a process of this machine sends from where it names no address; told with [`LOCAL_SENDER`].
+    pub local_sender: Option<Mailbox>,
 }
+
+/// Keyword of EHLO on the socket for processes of this machine: `XSENDER ann@example.org` (RFC 5321 §4.1.1.1: with an X,
+/// by agreement between two sides; here both are ours).
+pub const LOCAL_SENDER: &str = "XSENDER";
 
 /// The answer to EHLO (RFC 5321 §4.1.1.1).
 pub fn ehlo(offer: Offer<'_>) -> Reply {
@@ -54,6 +61,9 @@ pub fn ehlo(offer: Offer<'_>) -> Reply {
             let _ = write!(text, " {mechanism}");
         }
         text.push('\n');
+    }
+    if let Some(sender) = offer.local_sender {
+        let _ = writeln!(text, "{LOCAL_SENDER} {sender}");
     }
     // RFC 1870 §3: without a number, the limit is not told.
     match offer.message_bytes_max {
@@ -182,6 +192,13 @@ pub fn authenticate_first(tls_first: bool) -> Reply {
 /// A sender address of somebody else.
 pub fn not_your_address() -> Reply {
     reply(553, 7, 1, "You may only send from an address of your account")
+}
+
+/// A user of this machine whom no account lists.
+pub fn user_may_not_send(user: &SystemUser) -> Reply {
+    let text =
+        format!("No account lets the system user {user} send mail: name it in `users` of [accounts.NAME]");
+    reply(550, 7, 1, text)
 }
 
 /// Content that no one may pass on.

@@ -8,6 +8,9 @@
 //! (PIPELINING: replies keep the order of commands, which this shape gives by itself).
 
 mod auth;
+mod head;
+mod local;
+mod patience;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,9 +22,8 @@ use super::body::{Body, BodyProblem};
 use super::replies::{self, Offer};
 use super::transaction::{Refusal, Sender, Transaction};
 use crate::address::Domain;
-use crate::config::{Config, Limits, Listener, ListenerKind};
+use crate::config::{Config, Listener, ListenerKind, SystemUser};
 use crate::message::header::HeaderSummary;
-use crate::message::received::{Protocol, Received, write_date_field, write_message_id_field};
 use crate::names::{AccountName, QueueId};
 use crate::queue::AcceptError;
 use crate::sasl::{ChannelBindings, Exchange, FindKeys};
@@ -83,6 +85,8 @@ pub struct Session {
     ip: IpAddr,
     kind: ListenerKind,
     hostname: Domain,
+    /// The client is a process of this user, on this machine: it needs no password.
+    user: Option<SystemUser>,
     /// The client's network may send anywhere.
     trusted: bool,
     allow_plaintext_auth: bool,
@@ -135,6 +139,7 @@ impl Session {
             id,
             ip,
             kind: listener.kind,
+            user: None,
             hostname: listener.hostname.clone().unwrap_or_else(|| config.hostname.clone()),
             trusted: listener.relay_from.iter().any(|network| network.contains(&ip.to_canonical())),
             allow_plaintext_auth: listener.allow_plaintext_auth,
@@ -270,11 +275,16 @@ impl Session {
             message_bytes_max: (bytes_max != u64::MAX).then_some(bytes_max),
             starttls: self.tls == Tls::Offered,
             auth: &auth,
+            local_sender: self.user.as_ref().and_then(|user| config.sender_of(user)),
         }))
     }
 
     /// Whether this is a place where people log in.
     fn logs_in(&self) -> bool {
+        self.user.is_none() && self.is_submission()
+    }
+
+    fn is_submission(&self) -> bool {
         matches!(self.kind, ListenerKind::Submission | ListenerKind::Submissions)
     }
 
@@ -286,7 +296,7 @@ impl Session {
         }
     }
 
-    fn mail(&mut self, config: &Config, mail: Mail) -> Action {
+    fn mail(&mut self, config: &Config, mut mail: Mail) -> Action {
         match &self.state {
             State::Chunks(..) => return Action::Reply(replies::chunks_under_way()),
             State::Mail(_) => return Action::Reply(replies::nested_mail()),
@@ -294,6 +304,12 @@ impl Session {
         }
         if self.logs_in() && self.sender() == Sender::Anybody {
             return Action::Reply(replies::authenticate_first(!self.may_send_password()));
+        }
+        if let Some(user) = &self.user {
+            match local::sender(user, &mut mail, config) {
+                Ok(account) => self.account = Some(account),
+                Err(reply) => return Action::Reply(reply),
+            }
         }
         match Transaction::begin(mail, self.sender(), config) {
             Ok(transaction) => {
@@ -305,7 +321,7 @@ impl Session {
         }
     }
 
-    fn rcpt(&mut self, config: &Config, rcpt: Rcpt) -> Action {
+    fn rcpt(&mut self, config: &Config, mut rcpt: Rcpt) -> Action {
         let mut transaction = match self.take_state() {
             State::Mail(transaction) => transaction,
             State::Chunks(transaction, body) => {
@@ -314,6 +330,9 @@ impl Session {
             }
             _ => return Action::Reply(replies::mail_first()),
         };
+        if self.user.is_some() {
+            local::recipient(&mut rcpt, config);
+        }
         let added = transaction.add(rcpt, self.sender(), &self.hostname, config);
         self.state = State::Mail(transaction);
         added.map_or_else(refuse, |()| Action::Reply(replies::recipient_ok()))
@@ -395,8 +414,11 @@ impl Session {
         let head = self.head(&transaction, &summary, body.content(), now);
         let origin = Origin {
             session: self.id.clone(),
-            protocol: self.protocol(&transaction).name().to_owned(),
-            ip: Some(self.ip),
+            protocol: match self.user {
+                Some(_) => "local".to_owned(),
+                None => self.protocol(&transaction).name().to_owned(),
+            },
+            ip: self.user.is_none().then_some(self.ip),
             helo: self.hello.as_ref().map(|hello| hello.name.to_string()),
         };
         self.state = State::Accepting;
@@ -407,57 +429,6 @@ impl Session {
             origin,
             content: body.finish(&head),
         }))
-    }
-
-    fn protocol(&self, transaction: &Transaction) -> Protocol {
-        Protocol {
-            extended: self.hello.as_ref().is_some_and(|hello| hello.extended),
-            tls: matches!(self.tls, Tls::Active(_)),
-            authenticated: self.account.is_some(),
-            utf8: transaction.smtputf8(),
-        }
-    }
-
-    /// The fields that go in front.
-    fn head(
-        &self,
-        transaction: &Transaction,
-        summary: &HeaderSummary,
-        content: &[u8],
-        now: Timestamp,
-    ) -> Vec<u8> {
-        let mut head = Vec::with_capacity(512);
-        let id = format!("{}.{}", self.id, self.transactions);
-        Received {
-            helo: self.hello.as_ref().map_or("unknown", |hello| hello.name.as_str()),
-            ip: self.ip,
-            by: &self.hostname,
-            protocol: self.protocol(transaction),
-            tls: if let Tls::Active(tls) = &self.tls { Some(tls) } else { None },
-            id: &id,
-            only_recipient: match transaction.recipients() {
-                [only] => Some(&only.address),
-                _ => None,
-            },
-            at: now,
-        }
-        .write(&mut head);
-        if self.logs_in() {
-            // RFC 6409 §8.
-            if !summary.has_date {
-                write_date_field(now, &mut head);
-            }
-            if !summary.has_message_id {
-                let unique = format!("{:x}.{id}", now.as_microsecond());
-                write_message_id_field(&unique, &self.hostname, &mut head);
-            }
-        }
-        let no_header = summary.fields == 0 && !content.is_empty() && !content.starts_with(b"\r\n");
-        if no_header || content.starts_with(b" ") || content.starts_with(b"\t") {
-            // Text without any header: our fields must not run into it, nor a line that would continue the last of them.
-            head.extend_from_slice(b"\r\n");
-        }
-        head
     }
 
     /// The body is so far over the limit that its end is not waited for.
@@ -524,45 +495,6 @@ impl Session {
     pub fn stopping(&mut self) -> Action {
         Action::Close(replies::stopping())
     }
-
-    /// Counts wrong commands, and those that lead nowhere; lets no client go on so for ever.
-    fn count(&mut self, config: &Config, verb: Option<Verb>, action: Action) -> Action {
-        let Limits { idle_commands_max, bad_commands_max, .. } = config.limits;
-        let code = match &action {
-            Action::Reply(reply) | Action::ReplyAfter(_, reply) | Action::SkipChunk(_, reply) => reply.code,
-            // Asking for salts over and over leads nowhere.
-            Action::FindKeys(_) => return action,
-            _ => {
-                self.bad = 0;
-                return action;
-            }
-        };
-        match (verb, code) {
-            (Some(Verb::Rcpt), ..300) => (self.bad, self.idle) = (0, 0),
-            (Some(Verb::Mail), ..300) => self.bad = 0,
-            // Guessing addresses leads nowhere, but is not wrong.
-            (Some(Verb::Mail | Verb::Rcpt), 500..) if !is_wrong(code) => self.idle += 1,
-            (_, 500..) => self.bad += 1,
-            // "Later" is no fault of the client's: a list of recipients may be longer than we take at once.
-            (_, 300..) => {}
-            _ => {
-                self.bad = 0;
-                self.idle += 1;
-            }
-        }
-        if bad_commands_max.is_some_and(|max| self.bad > max) {
-            return Action::Close(replies::too_many_errors());
-        }
-        if idle_commands_max.is_some_and(|max| self.idle > max) {
-            return Action::Close(replies::no_progress());
-        }
-        action
-    }
-}
-
-/// A mistake in the command or its place, not a refusal of what it asks.
-fn is_wrong(code: u16) -> bool {
-    matches!(code, 500..=504 | 555)
 }
 
 fn refuse(refusal: Refusal) -> Action {

@@ -21,4 +21,5 @@ mod first_mail;
 mod routing;
 mod sasl;
 mod seeds;
+mod sendmail;
 mod transports;

@@ -54,8 +54,8 @@ pub(super) struct KickArgs {
 }
 
 const HOLD_HELP: &str = "\
-What is held is not tried and does not grow too old. An attempt that is under way is
-finished.
+What is held is not tried and not given up; its age counts on. An attempt that is
+under way is finished.
 
 Examples:
   waypost queue hold 00002a

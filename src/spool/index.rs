@@ -192,17 +192,20 @@ impl Index {
     }
 
     /// A deferral of what began with the acceptance, in this run, takes that attempt back. (After a restart
-    /// nobody knows whether it was made; then it stays.)
-    pub(super) fn withdraw(&self, id: QueueId, event: &mut Event) {
-        let (Some(entry), Event::Settle(settled)) = (self.messages.get(&id), event) else { return };
+    /// nobody knows whether it was made; then it stays.) Called in the order in which events are handed in: an outcome
+    /// that is on its way to the disk, and not yet in this index, counts as known.
+    pub(super) fn withdraw(&mut self, id: QueueId, event: &mut Event) {
+        let (Some(entry), Event::Settle(settled)) = (self.messages.get_mut(&id), event) else { return };
         for settled in settled {
-            let fresh =
-                entry.recipients.get(settled.recipient as usize).is_some_and(|recipient| recipient.fresh);
+            let Some(recipient) = entry.recipients.get_mut(settled.recipient as usize) else { continue };
+            let fresh = recipient.fresh;
+            recipient.fresh &= settled.attempt == 0;
             if let NextBrief::Deferred(until) = settled.next
                 && settled.attempt == 0
                 && fresh
             {
                 settled.next = NextBrief::Withdrawn(until);
+                recipient.fresh = false;
             }
         }
     }

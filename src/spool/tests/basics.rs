@@ -193,3 +193,22 @@ fn pages_of_the_queue_follow_one_another() {
     }
     assert_eq!(seen, ids.iter().flat_map(|id| [(*id, 0), (*id, 1)]).collect::<Vec<_>>());
 }
+
+#[test]
+fn an_outcome_on_its_way_to_the_disk_is_known_to_a_deferral_that_follows_it() {
+    let dir = folder();
+    let (spool, _) = open(&dir);
+    let id = run(spool.accept(message(1, 1, 10), true)).unwrap();
+    let next = Next::Deferred { until: time(600), error: "no such transport".into() };
+    let deferral = Settlement { recipient: 0, attempt: None, next, delay_reported: false };
+    spool.settle_later(id, vec![retry(0, 1, 500)]);
+    run(spool.settle(id, vec![deferral])).unwrap();
+
+    let check = |spool: &Spool| {
+        let state = spool.read(id).unwrap().unwrap().recipients.remove(0);
+        assert_eq!((state.attempts, &state.history[..]), (1, &[failed(1)][..]), "attempt 1 was made");
+    };
+    check(&spool);
+    drop(spool);
+    check(&open(&dir).0);
+}

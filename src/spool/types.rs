@@ -30,7 +30,7 @@ pub struct SpoolOptions {
 impl Default for SpoolOptions {
     fn default() -> Self {
         Self {
-            segment_bytes: 64 << 20,
+            segment_bytes: 16 << 20,
             large_bytes_min: 1 << 20,
             free_bytes_min: 64 << 20,
             settle_delay: Duration::from_millis(20),

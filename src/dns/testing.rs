@@ -29,10 +29,8 @@ impl DnsServer {
         let questions = Arc::new(AtomicUsize::new(0));
         let table = Table { names: parse(zone), questions: questions.clone() };
         let mut server = Server::new(table);
-        let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let address = udp.local_addr().unwrap();
+        let (udp, tcp, address) = free_port().await;
         server.register_socket(udp);
-        let tcp = tokio::net::TcpListener::bind(address).await.unwrap();
         server.register_listener(tcp, Duration::from_secs(5), 16);
         Self { address, questions, _server: server }
     }
@@ -48,6 +46,18 @@ impl DnsServer {
             ..config::Dns::default()
         }
     }
+}
+
+/// A port that is free for UDP and for TCP: another test may hold one of the two.
+async fn free_port() -> (tokio::net::UdpSocket, tokio::net::TcpListener, SocketAddr) {
+    for _ in 0..100 {
+        let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        if let Ok(tcp) = tokio::net::TcpListener::bind(address).await {
+            return (udp, tcp, address);
+        }
+    }
+    panic!("no port of 127.0.0.1 is free for both UDP and TCP");
 }
 
 #[derive(Default)]

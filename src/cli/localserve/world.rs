@@ -17,6 +17,8 @@ pub(super) const READER: &str = "reader";
 /// Letters and digits that cannot be taken for each other.
 const PASSWORD_LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
 const PASSWORD_LETTERS_COUNT: usize = 12;
+/// Ports that may turn out to be taken before the search for free ones is given up.
+const FREE_PORT_TRIES_MAX: u32 = 1_000;
 
 /// Where everything listens, on 127.0.0.1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,9 +41,17 @@ impl Ports {
 
     /// Ports that nobody listens on now.
     pub(super) fn free() -> io::Result<Self> {
-        // All are held until all are known, so that none comes twice.
-        let held =
-            (0..8).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<io::Result<Vec<_>>>()?;
+        // Below the range that the system takes for outgoing connections: one of those could have the port by the time
+        // we listen. All are held until all are known, so that none comes twice.
+        let mut held = Vec::with_capacity(8);
+        let mut refused = 0;
+        while held.len() < 8 {
+            match TcpListener::bind((Ipv4Addr::LOCALHOST, rand::random_range(10_000..32_000))) {
+                Ok(listener) => held.push(listener),
+                Err(_) if refused < FREE_PORT_TRIES_MAX => refused += 1,
+                Err(error) => return Err(error),
+            }
+        }
         let mut ports = [0; 8];
         for (port, listener) in ports.iter_mut().zip(&held) {
             *port = listener.local_addr()?.port();

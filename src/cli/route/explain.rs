@@ -6,29 +6,17 @@
 use std::io::Write;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 
-use super::error::{CommandError, Exit};
-use super::queue::reverse_path;
-use super::{Shared, ask_if_running, load_scripts, show, small_runtime, unexpected};
 use crate::address::Mailbox;
+use crate::cli::error::{CommandError, Exit};
+use crate::cli::queue::reverse_path;
+use crate::cli::{Shared, ask_if_running, load_scripts, show, small_runtime, unexpected};
 use crate::config::Config;
 use crate::control::{self, Answer, Explained, Question, Request};
 use crate::dns::Resolver;
 use crate::envelope::ReversePath;
 use crate::names::AccountName;
-
-/// Ask the routing scripts
-#[derive(Debug, Args)]
-pub(super) struct RouteArgs {
-    #[command(subcommand)]
-    command: RouteCommand,
-}
-
-#[derive(Debug, Subcommand)]
-enum RouteCommand {
-    Explain(ExplainArgs),
-}
 
 const EXPLAIN_HELP: &str = "\
 The three levels are asked as on a real attempt: the account's script, the sender
@@ -51,7 +39,7 @@ Examples:
 /// Say which way a message would go, and why
 #[derive(Debug, Args)]
 #[command(after_help = EXPLAIN_HELP)]
-struct ExplainArgs {
+pub(super) struct ExplainArgs {
     /// The sender; '' is the null sender
     #[arg(long, value_parser = reverse_path)]
     from: ReversePath,
@@ -81,8 +69,7 @@ struct ExplainArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
-    let RouteCommand::Explain(args) = &args.command;
+pub(super) fn run(args: &ExplainArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
     let config = shared.config()?;
     let question = Question {
         from: args.from.clone(),

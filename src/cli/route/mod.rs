@@ -1,0 +1,28 @@
+//! `waypost route ...`: what operators do with routing scripts, one file a subcommand.
+
+mod explain;
+
+use std::io::Write;
+
+use clap::{Args, Subcommand};
+
+use super::Shared;
+use super::error::CommandError;
+
+/// Ask the routing scripts
+#[derive(Debug, Args)]
+pub(super) struct RouteArgs {
+    #[command(subcommand)]
+    command: RouteCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RouteCommand {
+    Explain(explain::ExplainArgs),
+}
+
+pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
+    match &args.command {
+        RouteCommand::Explain(args) => explain::run(args, shared, out),
+    }
+}

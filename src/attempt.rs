@@ -3,6 +3,7 @@
 //! Written by the queue, kept by spool and store, read by routing scripts and by the operator.
 
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,9 @@ pub struct Decision {
     /// Where in the scripts, when a script decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptPlace>,
+    /// Content hash of the script set that was asked; `None` where none was, and in old records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set: Option<Arc<str>>,
     /// What the scripts wrote with `log(text)`, all levels, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
@@ -81,7 +85,7 @@ pub struct Decision {
 impl Decision {
     /// A decision that no script took part in.
     pub fn without_script(level: Level, transport: TransportName) -> Self {
-        Self { level, transport, script: None, log: Vec::new(), micros: 0 }
+        Self { level, transport, script: None, set: None, log: Vec::new(), micros: 0 }
     }
 }
 

@@ -106,6 +106,8 @@ pub(super) fn attempt(attempt: &Attempt, indent: &str) -> String {
         (None, None) => "way unknown".to_owned(),
         (None, Some(_)) => "given up without an attempt".to_owned(),
     };
+    let asked = attempt.decision.as_ref().and_then(|decision| decision.set.as_ref());
+    let asked = asked.map_or_else(String::new, |hash| format!(", scripts {hash}"));
     let end = match &attempt.outcome {
         Some(end) if attempt.decision.is_none() => end.text.chars().filter(|c| !c.is_control()).collect(),
         Some(end) => outcome(end),
@@ -113,7 +115,7 @@ pub(super) fn attempt(attempt: &Attempt, indent: &str) -> String {
     };
     let log = attempt.decision.iter().flat_map(|decision| &decision.log);
     let log = log.map(|line| format!("{indent}    log: {line}\n")).collect::<Vec<_>>().concat();
-    format!("{indent}{:>3}  {}  {way}\n{log}{indent}     {end}\n", attempt.number, time(attempt.at))
+    format!("{indent}{:>3}  {}  {way}{asked}\n{log}{indent}     {end}\n", attempt.number, time(attempt.at))
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ impl Trace {
 
     fn decision(&self, level: Level, transport: TransportName, script: Option<ScriptPlace>) -> Decision {
         let log = self.steps.iter().flat_map(|step| step.log.iter().cloned()).collect();
-        Decision { level, transport, script, log, micros: self.micros }
+        Decision { level, transport, script, set: Some(self.set.clone()), log, micros: self.micros }
     }
 }
 

@@ -8,7 +8,7 @@ use super::messages;
 use super::name::{INBOX, Name};
 use super::types::{MailboxId, MailboxInfo, SpecialUse};
 use super::writer::Tx;
-use super::{StoreError, micros};
+use super::{StoreError, micros, suppressions};
 use crate::names::AccountName;
 
 /// Most mailboxes of an account.
@@ -68,6 +68,7 @@ pub(super) fn remove_account(tx: &mut Tx<'_>, account: &AccountName) -> Result<b
         messages::forget_all(tx, mailbox)?;
         tx.effects.gone.push(mailbox);
     }
+    suppressions::remove_account(tx, account)?;
     tx.connection.prepare_cached("DELETE FROM account WHERE id = ?1")?.execute([id])?;
     tx.effects.accounts.push(account.clone());
     Ok(true)

@@ -13,6 +13,7 @@ mod delivery;
 mod error;
 mod flags;
 mod history;
+mod hold_rules;
 mod keys;
 mod mailboxes;
 mod messages;
@@ -20,6 +21,7 @@ mod name;
 mod passwords;
 mod readers;
 mod schema;
+mod suppressions;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -33,6 +35,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch::Receiver;
 
+use crate::address::Mailbox;
 use crate::names::{AccountName, QueueId};
 use crate::sasl::{Hash, StoredKeys};
 use bodies::Bodies;
@@ -50,10 +53,12 @@ pub use flags::{FlagOp, Flags, KEYWORD_BYTES_MAX, KEYWORDS_PER_MESSAGE_MAX, Keyw
 pub use history::{
     FinalState, FinishedRecipient, HISTORY_PAGE_MAX, HistoryCursor, HistoryFilter, HistoryPage,
 };
+pub use hold_rules::{HOLD_RULES_MAX, HoldFields, HoldRule, NewHoldRule};
 pub use mailboxes::{MAILBOXES_PER_ACCOUNT_MAX, SUBSCRIPTIONS_PER_ACCOUNT_MAX};
 pub use messages::KEYWORDS_PER_MAILBOX_MAX;
 pub use name::{INBOX, NAME_BYTES_MAX, NAME_LEVELS_MAX, SEPARATOR};
 pub use passwords::PASSWORD_BYTES_MAX;
+pub use suppressions::{SUPPRESSED_PER_ACCOUNT_MAX, Suppression};
 pub use types::{
     Appended, Changes, Content, Copied, Delivered, EmailId, MailboxId, MailboxInfo, MailboxStatus,
     MessageRow, NewMail, NotASpecialUse, SpecialUse, StoreResult, View,
@@ -462,6 +467,45 @@ impl Store {
                 return Ok(removed);
             }
         }
+    }
+}
+
+/// What the queue's operators decided.
+impl Store {
+    /// Keeps a hold rule under a number of its own; one with the same fields must not be there.
+    pub async fn add_hold_rule(&self, rule: NewHoldRule) -> Result<HoldRule> {
+        self.write(move |tx| hold_rules::add(tx, rule)).await
+    }
+
+    /// Forgets a hold rule; false when there is none of that number.
+    pub async fn remove_hold_rule(&self, number: u32) -> Result<bool> {
+        self.write(move |tx| hold_rules::remove(tx, number)).await
+    }
+
+    /// All hold rules in the order of their numbers.
+    pub async fn hold_rules(&self) -> Result<Vec<HoldRule>> {
+        self.read(|tx| hold_rules::all(tx)).await
+    }
+
+    /// Suppresses recipients; returns those that were kept: beyond [`SUPPRESSED_PER_ACCOUNT_MAX`] of an account nothing
+    /// new is.
+    pub async fn add_suppressions(&self, entries: Vec<Suppression>) -> Result<Vec<Suppression>> {
+        self.write(move |tx| suppressions::add(tx, entries)).await
+    }
+
+    /// Takes recipients off the suppression list; the number that were on it.
+    pub async fn remove_suppressions(&self, entries: Vec<(AccountName, Mailbox)>) -> Result<usize> {
+        self.write(move |tx| suppressions::remove(tx, &entries)).await
+    }
+
+    /// The whole suppression list, also what has expired and was not removed yet, by account and address.
+    pub async fn suppressions(&self) -> Result<Vec<Suppression>> {
+        self.read(|tx| suppressions::all(tx)).await
+    }
+
+    /// Removes what has expired from the suppression list; the number removed.
+    pub async fn prune_suppressions(&self, now: Timestamp) -> Result<usize> {
+        self.write(move |tx| suppressions::prune(tx, now)).await
     }
 }
 

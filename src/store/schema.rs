@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::StoreError;
 
 /// Step n brings a database from version n to n + 1; their number is the version this program reads and writes.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
 
 /// Log size at which SQLite copies it back into the database, pages of 4 KiB: copying more at a time writes a page
 /// that changed often once instead of many times.
@@ -172,6 +172,32 @@ const VERSION_2: &str = "
         data BLOB NOT NULL
     );
     INSERT INTO secret VALUES (1, randomblob(32));
+";
+
+const VERSION_3: &str = "
+    -- Mail that the operator keeps back: what is not NULL must match.
+    CREATE TABLE hold_rule (
+        number           INTEGER PRIMARY KEY AUTOINCREMENT,
+        account          TEXT,
+        sender_domain    TEXT,
+        recipient_domain TEXT,
+        made_by          TEXT NOT NULL,
+        reason           TEXT NOT NULL,
+        since            INTEGER NOT NULL
+    );
+
+    -- Recipients to which an account's mail is refused; made_by is NULL when a bounce put them there. The account may be
+    -- one of the configuration that was not seen here yet.
+    CREATE TABLE suppression (
+        account TEXT NOT NULL,
+        address TEXT NOT NULL,
+        reason  TEXT NOT NULL,
+        made_by TEXT,
+        since   INTEGER NOT NULL,
+        expires INTEGER,
+        PRIMARY KEY (account, address)
+    ) WITHOUT ROWID;
+    CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL;
 ";
 
 /// Opens the database for writing, makes it or brings it up to date.

@@ -1,6 +1,7 @@
 //! Stories of the store, against a real database in a temporary folder.
 
 mod accounts;
+mod controls;
 mod delivery;
 mod durability;
 mod mailboxes;

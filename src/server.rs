@@ -24,6 +24,7 @@ use crate::imap_server::{self, ImapContext};
 use crate::net::{ConnectionLimits, ListenError};
 use crate::queue::{self, Queue};
 use crate::route::{Router, ScriptProblem, ScriptSet};
+use crate::sasl::KeyKind;
 use crate::smtp_server::{self, SmtpContext};
 use crate::spool::{Spool, SpoolError, SpoolOptions};
 use crate::store::{Store, StoreError};
@@ -160,6 +161,9 @@ impl Server {
             ConnectionLimits::new(config.limits.connections_max, config.limits.connections_per_ip_max);
         for account in config.accounts.keys() {
             store.ensure_account(account).await?;
+        }
+        for note in keep_keys(&store, &config).await? {
+            tracing::warn!("{note}");
         }
 
         let waiting_count = waiting.len();
@@ -342,6 +346,7 @@ impl Server {
         if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
             tls.reload(files)?;
         }
+        notes.extend(keep_keys(&self.store, &config).await?);
         self.limits.set(config.limits.connections_max, config.limits.connections_per_ip_max);
         self.config.store(Arc::new(config));
         self.queue.routes_changed();
@@ -362,6 +367,32 @@ impl Server {
         self.store.close().await;
         tracing::info!("stopped");
     }
+}
+
+/// Sees to it that of passwords is kept what the offered mechanisms need, and nothing of CRAM-MD5 once that is no longer
+/// offered. What the operator should know comes back, a line each.
+async fn keep_keys(store: &Store, config: &Config) -> Result<Vec<String>, StoreError> {
+    store.keep_cram_md5(config.auth.wants_cram_md5());
+    if !config.auth.wants_cram_md5() {
+        let forgotten = store.forget_cram_md5().await?;
+        let note = format!("CRAM-MD5 is not offered: what was kept for it of {forgotten} passwords is removed");
+        return Ok(if forgotten > 0 { vec![note] } else { Vec::new() });
+    }
+    let mut without = Vec::new();
+    for account in config.accounts.keys() {
+        if store.has_password(account).await? && !store.key_kinds(account).await?.contains(&KeyKind::CramMd5) {
+            without.push(account.to_string());
+        }
+    }
+    if without.is_empty() {
+        return Ok(without);
+    }
+    let until = if config.auth.takes_passwords() {
+        "they next log in with PLAIN or LOGIN, or their passwords are set again"
+    } else {
+        "their passwords are set again"
+    };
+    Ok(vec![format!("CRAM-MD5 does not work yet for {}, until {until}", without.join(", "))])
 }
 
 fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {

@@ -10,9 +10,10 @@ use clap::{Args, Subcommand};
 use super::error::{CommandError, Exit};
 use super::{Shared, ask_if_running, edit, small_runtime, unexpected};
 use crate::address::Mailbox;
-use crate::config::Config;
+use crate::config::{Auth, Config};
 use crate::control::{self, AccountInfo, Answer, Request, Secret};
 use crate::names::AccountName;
+use crate::sasl::Mechanism;
 use crate::server::DataDirLock;
 use crate::store::{PASSWORD_BYTES_MAX, Store};
 
@@ -59,9 +60,10 @@ struct AddArgs {
 const LIST_HELP: &str = "\
 Examples:
   waypost account list
-  waypost account list --json | jq -r '.[] | select(.has_password | not) | .name'";
+  waypost account list --json | jq -r '.[] | select(.has_password | not) | .name'
+  waypost account list --json | jq -r '.[] | select(.mechanisms | index(\"CRAM-MD5\")) | .name'";
 
-/// List accounts, their addresses, and whether they can log in
+/// List accounts, their addresses, and whether and how they can log in
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
 struct ListArgs {
@@ -159,21 +161,35 @@ fn list(args: &ListArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), Com
         serde_json::to_writer_pretty(&mut *out, &accounts)?;
         return Ok(writeln!(out)?);
     }
-    print(&accounts, out)
+    print(&accounts, &config.auth, out)
 }
 
-fn print(accounts: &[AccountInfo], out: &mut dyn Write) -> Result<(), CommandError> {
+fn print(accounts: &[AccountInfo], auth: &Auth, out: &mut dyn Write) -> Result<(), CommandError> {
     let width = accounts.iter().map(|account| account.name.as_str().len()).max().unwrap_or(0);
     for account in accounts {
         let mut words: Vec<String> = account.addresses.iter().map(ToString::to_string).collect();
         words.extend(account.catch_all.iter().map(|domain| format!("*@{domain}")));
-        let note = if account.has_password { "" } else { "  (no password: cannot log in)" };
-        writeln!(out, "{:width$}  {}{note}", account.name, words.join(" "))?;
+        writeln!(out, "{:width$}  {}{}", account.name, words.join(" "), note(account, auth))?;
     }
     if accounts.is_empty() {
         writeln!(out, "no accounts: add one with `waypost account add NAME ADDRESS`")?;
     }
     Ok(())
+}
+
+/// What does not work for an account.
+fn note(account: &AccountInfo, auth: &Auth) -> String {
+    if !account.has_password {
+        return "  (no password: cannot log in)".to_owned();
+    }
+    let works = |mechanism: &&'static Mechanism| account.mechanisms.iter().any(|name| *name == mechanism.as_str());
+    let missing: Vec<&str> =
+        auth.mechanisms().filter(|mechanism| !works(mechanism)).map(|mechanism| mechanism.as_str()).collect();
+    match (&missing[..], auth.takes_passwords()) {
+        ([], _) => String::new(),
+        (_, true) => format!("  (no {} before a login with the password itself)", missing.join(", ")),
+        (_, false) => format!("  (no {} before the password is set again)", missing.join(", ")),
+    }
 }
 
 /// Opens the store of a data directory that no server uses.
@@ -184,6 +200,7 @@ fn with_store<T>(
     let _lock = DataDirLock::take(&config.data_dir)?;
     small_runtime()?.block_on(async {
         let store = Store::open(&config.store_dir())?;
+        store.keep_cram_md5(config.auth.wants_cram_md5());
         let result = work(&store).await;
         store.close().await;
         result

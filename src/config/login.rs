@@ -1,12 +1,12 @@
 //! Reads who we are to somebody else: a user name, and a password that stands in the file, in a file of its own or in
-//! the environment.
+//! the environment; and how our users log in here.
 
 use std::path::PathBuf;
 
 use super::problems::Problem;
 use super::read::Look;
 use super::section::{Placed, Section};
-use super::{Login, Secret};
+use super::{Auth, Listener, ListenerKind, Login, Secret};
 use crate::sasl::{Allowed, Mechanism};
 
 /// The places that a password may come from.
@@ -36,11 +36,7 @@ pub(super) fn name_and_password(table: &mut Section<'_>, look: Look) -> Option<(
 
 /// A login by SASL.
 pub(super) fn login(table: &mut Section<'_>, look: Look) -> Option<Login> {
-    let known: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.as_str()).collect();
-    let expected = format!("one of {}", known.join(", "));
-    let mechanisms = table.list("mechanisms", &expected, |text| {
-        text.parse::<Mechanism>().map_err(|_| super::section::did_you_mean(text, known.iter().copied()))
-    });
+    let mechanisms = mechanisms(table);
     let allow_plaintext = table.flag("allow_plaintext_auth", false);
     let (username, password) = name_and_password(table, look)?;
     let mechanisms = match &mechanisms[..] {
@@ -49,6 +45,38 @@ pub(super) fn login(table: &mut Section<'_>, look: Look) -> Option<Login> {
         some => Allowed::Of(some.iter().map(|placed| placed.value).collect()),
     };
     Some(Login { username, password, mechanisms, allow_plaintext })
+}
+
+/// How our users log in: `[auth]`.
+pub(super) fn auth(mut table: Section<'_>, tls: bool, listeners: &[Listener]) -> Auth {
+    let given = table.has("mechanisms");
+    let problems = table.reader.problem_count();
+    let mechanisms: Vec<Mechanism> = mechanisms(&mut table).iter().map(|placed| placed.value).collect();
+    let place = table.key_place("mechanisms");
+    let usable = |mechanism: &Mechanism| tls || !mechanism.binds_channel();
+    let logs_in = listeners.iter().any(|listener| listener.kind != ListenerKind::Smtp);
+    if given && mechanisms.is_empty() && table.reader.problem_count() == problems {
+        table.reader.report(
+            Problem::new(place, "`mechanisms` names none: nobody could log in", "expected at least one")
+                .help("leave it out for those that are offered by default"),
+        );
+    } else if given && logs_in && !mechanisms.is_empty() && !mechanisms.iter().any(usable) {
+        let message = "the mechanisms ending in -PLUS need TLS, and there is no [tls]: nobody could log in";
+        table.reader.report(
+            Problem::new(place, message, "all that is offered")
+                .help("add [tls] with `certificate` and `key`, or another mechanism"),
+        );
+    }
+    table.finish();
+    if given { Auth { mechanisms } } else { Auth::default() }
+}
+
+/// The key `mechanisms`: a list of their names, or one.
+fn mechanisms(table: &mut Section<'_>) -> Vec<Placed<Mechanism>> {
+    let known: Vec<&str> = Mechanism::ALL.iter().map(|mechanism| mechanism.as_str()).collect();
+    table.list("mechanisms", &format!("one of {}", known.join(", ")), |text| {
+        text.parse::<Mechanism>().map_err(|_| super::section::did_you_mean(text, known.iter().copied()))
+    })
 }
 
 fn password(table: &mut Section<'_>, look: Look) -> Option<Secret> {

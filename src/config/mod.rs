@@ -8,7 +8,7 @@
 //! | `section` | reads the keys of one table, collects what is wrong, hints at misspelt keys |
 //! | `read` | the top of the file, listeners, TLS, DNS, queue, limits |
 //! | `ways` | transports |
-//! | `login` | user names and passwords at other servers |
+//! | `login` | user names and passwords at other servers, and how users log in here |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
 //! | `units` | durations and sizes |
 //! | `users` | which users of this machine may submit as which account |
@@ -36,7 +36,7 @@ use rustls::pki_types::CertificateDer;
 
 use crate::address::{Domain, Mailbox};
 use crate::names::{AccountName, TransportName};
-use crate::sasl::Allowed;
+use crate::sasl::{Allowed, Mechanism};
 use crate::smtp::Reply;
 
 pub use directory::parse_reply;
@@ -60,6 +60,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Certificate and key for all listeners; `None` makes STARTTLS unavailable.
     pub tls: Option<TlsFiles>,
+    /// How our users log in.
+    pub auth: Auth,
     /// How names are looked up.
     pub dns: Dns,
     /// By name; `direct` is always there.
@@ -136,6 +138,36 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
+}
+
+/// How our users log in, to submission and IMAP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// The mechanisms that are offered where the connection bears them, in no order.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+impl Auth {
+    /// The mechanisms, strongest first.
+    pub fn mechanisms(&self) -> impl Iterator<Item = &'static Mechanism> {
+        Mechanism::ALL.iter().filter(|mechanism| self.mechanisms.contains(mechanism))
+    }
+
+    /// Whether CRAM-MD5 is offered, for which more of a password must be kept.
+    pub fn wants_cram_md5(&self) -> bool {
+        self.mechanisms.contains(&Mechanism::CramMd5)
+    }
+
+    /// Whether a password may be sent as such, where the connection protects it.
+    pub fn takes_passwords(&self) -> bool {
+        self.mechanisms.iter().any(|mechanism| mechanism.sends_password())
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mechanisms: Mechanism::OFFERED_BY_DEFAULT.into() }
+    }
 }
 
 /// How names are looked up.
@@ -579,6 +611,17 @@ impl Config {
         }
         let postmaster = self.postmaster.as_ref().filter(|_| whole == "postmaster");
         postmaster.or(domain.catch_all.as_ref()).map_or(Lookup::NoSuchMailbox, Lookup::Account)
+    }
+
+    /// The account that a user name means: by its name, or by one of its addresses, which is what mail programs suggest.
+    pub fn account_of(&self, user: &str) -> Option<&AccountName> {
+        let name = AccountName::new(&user.to_ascii_lowercase()).ok();
+        let by_name = name.and_then(|name| self.accounts.get_key_value(&name)).map(|(name, _)| name);
+        let by_address = || match self.lookup(&Mailbox::parse(user).ok()?) {
+            Lookup::Account(account) if self.accounts.contains_key(account) => Some(account),
+            _ => None,
+        };
+        by_name.or_else(by_address)
     }
 
     /// Whether an account may use an address as its sender: one that it receives.

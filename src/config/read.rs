@@ -15,7 +15,7 @@ use super::problems::{ConfigProblems, Problem};
 use super::section::{Placed, Reader, Section};
 use super::{
     Config, Dns, FixedName, Limits, Listener, ListenerKind, Queue, RetrySchedule, ScriptLimits, TlsFiles,
-    directory, ways,
+    directory, login, ways,
 };
 use crate::address::Domain;
 use crate::names::AccountName;
@@ -85,6 +85,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let scripts_dir = scripts_dir.map_or_else(|| reader.path(SCRIPTS_DIR_DEFAULT), |path| path.value);
     let tls = tls(top.section("tls", "[tls]"), look);
     let listeners = listeners(&mut top, tls.is_some());
+    let auth = login::auth(top.section("auth", "[auth]"), tls.is_some(), &listeners);
     let dns = dns(top.section("dns", "[dns]"));
     let transports = ways::transports(top.section("transports", "[transports]"), look);
     let directory = directory::directory(&mut top);
@@ -102,6 +103,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         scripts_dir,
         listeners,
         tls,
+        auth,
         dns,
         transports,
         domains: directory.domains,

@@ -32,6 +32,11 @@ impl Reader {
         self.problems.borrow_mut().push(problem);
     }
 
+    /// How many problems were reported so far.
+    pub(super) fn problem_count(&self) -> usize {
+        self.problems.borrow().len()
+    }
+
     pub(super) fn into_problems(self) -> Vec<Problem> {
         self.problems.into_inner()
     }

@@ -45,6 +45,7 @@ fn the_least_that_is_needed() {
     assert_eq!(config.queue.retry.give_up_after, Duration::from_hours(96));
     assert!(matches!(config.transport("direct").unwrap().kind, TransportKind::Direct { port: 25 }));
     assert_eq!(config.postmaster, Some(name("ann")), "the only account is postmaster");
+    assert_eq!(config.auth.mechanisms, Mechanism::OFFERED_BY_DEFAULT);
     let lookup = |text: &str| config.lookup(&Mailbox::parse(text).unwrap()).clone();
     assert!(matches!(lookup("Ann@Example.ORG"), Lookup::Account(owner) if *owner == name("ann")));
     assert!(matches!(lookup("bob@example.org"), Lookup::NoSuchMailbox));
@@ -75,6 +76,11 @@ fn everything_that_can_be_said() {
         ["192.0.2.0/24".parse().unwrap(), "::1/128".parse::<IpNet>().unwrap()]
     );
     assert!(config.listeners[5].allow_plaintext_auth);
+    assert_eq!(
+        config.auth.mechanisms,
+        [Mechanism::ScramSha256, Mechanism::CramMd5, Mechanism::Plain],
+        "one list for all listeners"
+    );
     assert_eq!(
         config.dns.resolvers,
         ["127.0.0.1:53".parse().unwrap(), "[::1]:5353".parse::<SocketAddr>().unwrap()]
@@ -171,6 +177,17 @@ fn mistakes_are_found_where_they_are() {
             4,
             15,
             "no meaning for imap",
+        ),
+        table("[auth]\nmechanisms = [\"PLAIN\", \"SCRAM-SHA-255\"]", 2, 24, "did you mean \"SCRAM-SHA-256\""),
+        table("[auth]\nmechanisms = [\"GSSAPI\"]", 2, 15, "\"GSSAPI\" is unknown"),
+        table("[auth]\nmechanisms = []", 2, 1, "names none"),
+        table("[auth]\nmechanism = \"PLAIN\"", 2, 1, "no key `mechanism`"),
+        table("[auth]\nmechanisms = 5", 2, 14, "cannot be a whole number"),
+        table(
+            "[auth]\nmechanisms = \"SCRAM-SHA-1-PLUS\"\n[[listeners]]\nkind = \"imap\"\nallow_plaintext_auth = true",
+            2,
+            1,
+            "need TLS",
         ),
         table("[dns]\nresolvers = [\"resolver.example\"]", 2, 14, "no IP address"),
         table("[dns]\ntimeout = 5", 2, 11, "needs its unit"),
@@ -371,6 +388,28 @@ fn passwords_come_from_files_and_from_the_environment() {
     ] {
         let problems = load(password).unwrap_err().to_string();
         assert!(problems.contains(words), "{problems}");
+    }
+}
+
+#[test]
+fn a_user_name_is_an_account_or_one_of_its_addresses() {
+    let config = parse(include_str!("golden/full.toml")).unwrap();
+    for (user, account) in [
+        ("ann", Some("ann")),
+        ("Ann", Some("ann")),
+        ("ann@example.org", Some("ann")),
+        ("ANN@Example.ORG", Some("ann")),
+        ("info@bücher.example", Some("ann")),
+        ("ann+lists@example.org", Some("ann")),
+        // The catch-all's.
+        ("anybody@example.org", Some("bob")),
+        ("gone@example.org", None),
+        ("ann@example.net", None),
+        ("mallory", None),
+        ("", None),
+        ("a b", None),
+    ] {
+        assert_eq!(config.account_of(user).map(AccountName::as_str), account, "{user:?}");
     }
 }
 

@@ -10,6 +10,7 @@ use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Filter, QueueError};
+use crate::sasl::{KeyKind, Mechanism};
 use crate::store::{Store, StoreError};
 
 /// Messages on one page of a listing.
@@ -117,11 +118,18 @@ pub async fn accounts(config: &Config, store: &Store) -> Result<Vec<AccountInfo>
     let mut all = Vec::with_capacity(config.accounts.len());
     for (name, account) in &config.accounts {
         let caught = config.domains.iter().filter(|(_, domain)| domain.catch_all.as_ref() == Some(name));
+        let has_password = store.has_password(name).await.map_err(store_fault)?;
+        let kinds = store.key_kinds(name).await.map_err(store_fault)?;
+        let works = |mechanism: &&Mechanism| match KeyKind::of(**mechanism) {
+            Some(kind) => kinds.contains(&kind),
+            None => has_password,
+        };
         all.push(AccountInfo {
             name: name.clone(),
             addresses: account.addresses.iter().cloned().collect(),
             catch_all: caught.map(|(domain, _)| domain.to_string()).collect(),
-            has_password: store.has_password(name).await.map_err(store_fault)?,
+            has_password,
+            mechanisms: config.auth.mechanisms().filter(works).map(ToString::to_string).collect(),
         });
     }
     Ok(all)

@@ -219,6 +219,9 @@ pub struct AccountInfo {
     pub catch_all: Vec<String>,
     /// Whether it can log in.
     pub has_password: bool,
+    /// The mechanisms that are offered and for which what they need is kept, strongest first.
+    #[serde(default)]
+    pub mechanisms: Vec<String>,
 }
 
 /// What a reload changed, a line each, for the operator.

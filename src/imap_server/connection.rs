@@ -3,6 +3,7 @@
 //!
 //! RFC 9051 §5.4 (autologout), §6.2.1 (STARTTLS), §6.2.2 (AUTHENTICATE), §6.3.13 (IDLE), §7.1.5 (BYE).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use super::session::{Next, Session};
 use super::wire::{Wire, WireError, accept_tls};
 use crate::config::{Limits, Listener};
 use crate::net::{Stream, TooManyConnections};
-use crate::sasl::{self, Exchange, Mechanism};
+use crate::sasl::{self, Mechanism};
 use crate::tls::ServerTls;
 
 /// Literals of a command other than APPEND, all together.
@@ -42,7 +43,13 @@ enum Flow {
 }
 
 /// Serves one client to the end.
-pub async fn run(tcp: TcpStream, listener: Arc<Listener>, ctx: ImapContext, shutdown: CancellationToken) {
+pub async fn run(
+    tcp: TcpStream,
+    ip: IpAddr,
+    listener: Arc<Listener>,
+    ctx: ImapContext,
+    shutdown: CancellationToken,
+) {
     let patience = ctx.config.load().limits.command_timeout;
     let chain = ctx.tls.as_ref().map(ServerTls::chain).unwrap_or_default();
     let stream = match (&ctx.tls, listener.kind.tls_at_once()) {
@@ -60,7 +67,7 @@ pub async fn run(tcp: TcpStream, listener: Arc<Listener>, ctx: ImapContext, shut
         (_, false) => Stream::Plain(tcp),
     };
     let wire = Wire::new(stream, patience);
-    let mut session = Session::new(ctx.clone(), listener);
+    let mut session = Session::new(ctx.clone(), listener, ip);
     session.bindings = wire.bindings(chain.first().map(AsRef::as_ref));
     let connection = Connection { wire, session, ctx, shutdown, wrong: 0 };
     connection.run().await;
@@ -134,10 +141,11 @@ impl Connection {
         self.ctx.config.load().limits.clone()
     }
 
-    /// Wrong commands in a row end the connection at some point.
+    /// Wrong commands in a row end the connection at some point, and so do failed logins, in a row or not.
     fn count_wrong(&mut self, wrong: bool) -> Flow {
         self.wrong = if wrong { self.wrong + 1 } else { 0 };
-        if self.limits().bad_commands_max.is_some_and(|max| self.wrong > max) {
+        let worst = self.wrong.max(self.session.failed_logins);
+        if self.limits().bad_commands_max.is_some_and(|max| worst > max) {
             tracing::info!("too many wrong commands");
             self.wire.output.untagged("BYE Too many wrong commands");
             return Flow::End;
@@ -251,7 +259,9 @@ impl Connection {
         mechanism: Mechanism,
         initial: Option<Vec<u8>>,
     ) -> Result<Flow, WireError> {
-        let mut step = Exchange::start(mechanism, initial.as_deref(), &self.session.bindings);
+        let mut step = self.session.begin(mechanism, initial.as_deref(), self.wire.is_tls());
+        // Whose keys were asked for.
+        let mut user = None;
         loop {
             match step {
                 sasl::Step::Challenge { text, exchange } => {
@@ -267,21 +277,25 @@ impl Connection {
                     }
                 }
                 sasl::Step::Verify(credentials) => {
-                    let wrong = !self.session.log_in(tag, credentials, &mut self.wire).await?;
-                    return Ok(self.count_wrong(wrong));
+                    let known = self.session.log_in(tag, mechanism, credentials, &mut self.wire).await?;
+                    return Ok(self.count_wrong(!known));
                 }
                 sasl::Step::FindKeys(find) => {
                     match self.session.find_keys(tag, &find, &mut self.wire).await {
-                        Some(keys) => step = find.found(keys),
+                        Some(keys) => {
+                            user = Some(find.user.clone());
+                            step = find.found(keys);
+                        }
                         None => return Ok(self.count_wrong(true)),
                     }
                 }
                 sasl::Step::Proved { user, act_as } => {
-                    let wrong = !self.session.proved(tag, &user, act_as.as_deref(), &mut self.wire).await?;
-                    return Ok(self.count_wrong(wrong));
+                    let (act_as, wire) = (act_as.as_deref(), &mut self.wire);
+                    let known = self.session.proved(tag, mechanism, &user, act_as, wire).await?;
+                    return Ok(self.count_wrong(!known));
                 }
                 sasl::Step::Refused => {
-                    self.session.refused(tag, &mut self.wire).await?;
+                    self.session.refused(tag, mechanism, user.as_deref(), &mut self.wire).await?;
                     return Ok(self.count_wrong(true));
                 }
                 sasl::Step::Malformed => {

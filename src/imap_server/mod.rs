@@ -83,7 +83,7 @@ pub async fn serve(
         let abort = abort.clone();
         let task = async move {
             tokio::select! {
-                () = connection::run(tcp, listener, ctx, shutdown) => {}
+                () = connection::run(tcp, peer.ip(), listener, ctx, shutdown) => {}
                 () = abort.cancelled_owned() => tracing::debug!("cut off"),
             }
             drop(guard);

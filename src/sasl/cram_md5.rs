@@ -10,6 +10,12 @@ use md5::{Digest, Md5};
 /// Block of MD5.
 const BLOCK_BYTES: usize = 64;
 
+/// RFC 2195 §2: a message identifier that never comes again. What stands for its random digits and time is long enough
+/// that chance alone sees to that.
+pub(super) fn challenge(nonce: &str, hostname: &str) -> String {
+    format!("<{nonce}@{hostname}>")
+}
+
 /// HMAC-MD5 with the key in it and no text yet (RFC 2104 §4).
 #[derive(Clone)]
 pub struct CramState {

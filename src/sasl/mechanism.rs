@@ -36,6 +36,17 @@ impl Mechanism {
         Self::Login,
     ];
 
+    /// What our servers offer unless their operator says otherwise. CRAM-MD5 needs a state of the password to be kept
+    /// that is as good as the password.
+    pub const OFFERED_BY_DEFAULT: [Self; 6] = [
+        Self::ScramSha256Plus,
+        Self::ScramSha1Plus,
+        Self::ScramSha256,
+        Self::ScramSha1,
+        Self::Plain,
+        Self::Login,
+    ];
+
     /// The registered name.
     pub const fn as_str(self) -> &'static str {
         match self {

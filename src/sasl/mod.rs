@@ -21,7 +21,7 @@ pub use cram_md5::CramState;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use prepare::{Unprepared, prepare};
 pub use scram::{Hash, ITERATIONS_MAX, ITERATIONS_MIN, ScramFault, StoredKeys};
-pub use server::{Credentials, Exchange, FindKeys, Step, offered};
+pub use server::{Credentials, Exchange, FindKeys, KeyKind, Keys, Step, Terms, offered};
 
 /// A line that is not the base64 of RFC 4648 §4: alphabet, padding and unused bits are all checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +60,21 @@ mod tests {
 
     const PASSWORD: &str = "pencil";
 
+    /// A server that offers all that we speak.
+    fn terms(bindings: &ChannelBindings) -> Terms<'_> {
+        let plus: &[Mechanism] = if bindings.is_empty() { &[] } else { &Mechanism::ALL };
+        Terms { offered: plus, bindings, hostname: "mx.test" }
+    }
+
+    fn keys(kind: KeyKind) -> Keys {
+        let hash = match kind {
+            KeyKind::ScramSha256 => Hash::Sha256,
+            KeyKind::ScramSha1 => Hash::Sha1,
+            KeyKind::CramMd5 => return Keys::CramMd5(CramState::derive(PASSWORD)),
+        };
+        Keys::Scram(StoredKeys::derive(hash, PASSWORD, vec![7; 16], ITERATIONS))
+    }
+
     /// Lets both sides talk to the end; who the client is to the server, and what the client thinks of the server.
     fn talk(
         mut client: ClientExchange,
@@ -67,7 +82,7 @@ mod tests {
         with_initial: bool,
     ) -> (Step, Result<(), ClientError>) {
         let initial = if with_initial { client.initial() } else { None };
-        let mut step = Exchange::start(client.mechanism(), initial.as_deref(), bindings);
+        let mut step = Exchange::start(client.mechanism(), initial.as_deref(), &terms(bindings));
         loop {
             step = match step {
                 Step::Challenge { text, exchange } => match client.step(&text) {
@@ -75,7 +90,7 @@ mod tests {
                     Err(error) => return (Step::Malformed, Err(error)),
                 },
                 Step::FindKeys(find) => {
-                    let keys = StoredKeys::derive(find.hash, PASSWORD, vec![7; 16], ITERATIONS);
+                    let keys = keys(find.kind);
                     find.found(keys)
                 }
                 last => return (last, client.finish()),
@@ -137,13 +152,28 @@ mod tests {
 
         #[test]
         fn nothing_makes_the_server_panic(first: Option<Vec<u8>>, then: Vec<Vec<u8>>, n in 0_usize..7) {
-            let mut step = Exchange::start(Mechanism::ALL[n], first.as_deref(), &ChannelBindings::default());
+            let mut step = Exchange::start(Mechanism::ALL[n], first.as_deref(), &terms(&ChannelBindings::default()));
             for response in then {
-                match step {
-                    Step::Challenge { exchange, .. } => step = exchange.respond(&response),
+                step = match step {
+                    Step::Challenge { exchange, .. } => exchange.respond(&response),
+                    Step::FindKeys(find) => {
+                        let keys = keys(find.kind);
+                        find.found(keys)
+                    }
                     _ => break,
                 }
             }
+        }
+
+        #[test]
+        fn cram_md5_knows_a_right_password_from_a_wrong_one(user in "[a-zA-Z0-9@. é]{1,20}", right: bool) {
+            prop_assume!(!user.ends_with(' '));
+            let choice = Choice { mechanism: Mechanism::CramMd5, channel: Channel::Unsupported };
+            let password = if right { PASSWORD } else { "pencils" };
+            let client = ClientExchange::new(&choice, &user, password).unwrap();
+            let step = talk(client, &ChannelBindings::default(), true).0;
+            let user = prepare(&user).unwrap().into_owned();
+            prop_assert_eq!(step, if right { Step::Proved { user, act_as: None } } else { Step::Refused });
         }
 
         #[test]

@@ -17,7 +17,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::SmtpContext;
 use super::body::Body;
-use super::session::{Action, Claim, KeysOf, Session};
+use super::session::{Action, Attempt, Claim, KeysOf, Session};
 use crate::config::Config;
 use crate::names::AccountName;
 use crate::net::Stream;
@@ -160,7 +160,7 @@ impl Connection {
         } else {
             self.session.line(config, line)
         };
-        log_refusal(&self.session, if secret { b"AUTH" } else { line }, &action);
+        log_refusal(&mut self.session, if secret { b"AUTH" } else { line }, &action);
         self.input.advance(length + 2);
         action
     }
@@ -268,7 +268,7 @@ impl Connection {
                 Action::FindKeys(keys) => self.find_keys(config, keys).await,
                 Action::Accept(message) => self.accept(config, *message).await,
             };
-            log_refusal(&self.session, b"", &action);
+            log_refusal(&mut self.session, b"", &action);
         }
     }
 
@@ -357,7 +357,7 @@ impl Connection {
     }
 
     async fn find_keys(&mut self, config: &Config, keys: KeysOf) -> Action {
-        let found = self.ctx.store.scram_keys(keys.account.as_ref(), &keys.user, keys.hash).await;
+        let found = self.ctx.store.keys(keys.account.as_ref(), &keys.user, keys.kind).await;
         if let Err(error) = &found {
             tracing::error!(session = self.session.id(), %error, "cannot read the keys of a password");
         }
@@ -479,7 +479,12 @@ impl Connection {
 }
 
 /// What was refused and why, for operators; what a client typed in an authentication is never shown.
-fn log_refusal(session: &Session, line: &[u8], action: &Action) {
+fn log_refusal(session: &mut Session, line: &[u8], action: &Action) {
+    if let Some(Attempt { mechanism, account }) = session.take_failed_login() {
+        let (session, ip, account) = (session.id(), session.ip(), account.map(tracing::field::display));
+        tracing::info!(session, %ip, %mechanism, account, "login failed");
+        return;
+    }
     let (Action::Reply(reply)
     | Action::ReplyAfter(_, reply)
     | Action::Close(reply)

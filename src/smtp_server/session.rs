@@ -32,7 +32,7 @@ use crate::smtp::data::Fault;
 use crate::smtp::{Command, Reply};
 use crate::spool::{NewMessage, Origin};
 
-pub use auth::{Claim, KeysOf};
+pub use auth::{Attempt, Claim, KeysOf};
 
 /// RFC 5321 §4.5.3.1.4 gives 512 octets; the extensions that we offer add up to less than this (RFC 3461 §5: 500 for
 /// ORCPT, 100 for ENVID; RFC 4954 §5: 500 for AUTH=; RFC 1870, 6152, 6531).
@@ -103,6 +103,10 @@ pub struct Session {
     /// Commands in a row that brought no transaction further.
     idle: usize,
     auth_failures: usize,
+    /// Who tries to log in.
+    attempt: Option<Attempt>,
+    /// Who tried in vain, until that is told.
+    failed_login: Option<Attempt>,
 }
 
 #[derive(Debug)]
@@ -152,6 +156,8 @@ impl Session {
             bad: 0,
             idle: 0,
             auth_failures: 0,
+            attempt: None,
+            failed_login: None,
         }
     }
 
@@ -268,7 +274,7 @@ impl Session {
         }
         let bytes_max = config.limits.message_bytes_max;
         let logs_in = self.logs_in() && self.account.is_none();
-        let auth = if logs_in { self.mechanisms() } else { Vec::new() };
+        let auth = if logs_in { self.mechanisms(config) } else { Vec::new() };
         Action::Reply(replies::ehlo(Offer {
             hostname: &self.hostname,
             ip: self.ip,

@@ -30,6 +30,7 @@ mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -37,7 +38,7 @@ use tokio::sync::watch::Receiver;
 
 use crate::address::Mailbox;
 use crate::names::{AccountName, QueueId};
-use crate::sasl::{Hash, StoredKeys};
+use crate::sasl::{KeyKind, Keys};
 use bodies::Bodies;
 use content::Prepared;
 use delivery::DeliveryKey;
@@ -110,6 +111,8 @@ struct Inner {
     bodies: Arc<Bodies>,
     watchers: Arc<Watchers>,
     passwords: Passwords,
+    /// What CRAM-MD5 needs of a password is kept, too.
+    keeps_cram_md5: Arc<AtomicBool>,
     options: StoreOptions,
 }
 
@@ -140,6 +143,7 @@ impl Store {
             bodies,
             watchers,
             passwords: Passwords::new(options.password_workers),
+            keeps_cram_md5: Arc::default(),
             options,
         })))
     }
@@ -178,10 +182,21 @@ impl Store {
         removed
     }
 
+    /// Whether what CRAM-MD5 needs is kept of passwords that are set from now on, and of those that are checked and
+    /// found right. It is not, unless it is said here.
+    pub fn keep_cram_md5(&self, keep: bool) {
+        self.0.keeps_cram_md5.store(keep, Ordering::SeqCst);
+    }
+
+    /// Removes what was kept for CRAM-MD5, of all accounts; of how many.
+    pub async fn forget_cram_md5(&self) -> Result<usize> {
+        self.write(|tx| keys::forget(tx, KeyKind::CramMd5)).await
+    }
+
     /// Sets an account's password; the account is made on first sight.
     pub async fn set_password(&self, account: &AccountName, password: &str) -> Result<()> {
         let phc = self.0.passwords.hash(password).await?;
-        let keys = self.0.passwords.keys(password).await?;
+        let keys = self.0.passwords.keys(password, self.wanted_keys()).await?;
         let account = account.clone();
         let kept = self.write(move |tx| passwords::keep(tx, &account, &phc, &keys)).await;
         self.0.passwords.forget();
@@ -191,37 +206,53 @@ impl Store {
     /// Whether this is the account's password. Takes as long when there is no such account or no password.
     pub async fn check_password(&self, account: &AccountName, password: &str) -> Result<bool> {
         let name = account.clone();
-        let kept = self.read(move |tx| Ok((passwords::find(tx, &name)?, keys::are_there(tx, &name)?)));
-        let (phc, has_keys) = kept.await?;
+        let kept = self.read(move |tx| Ok((passwords::find(tx, &name)?, keys::kinds(tx, &name)?)));
+        let (phc, kinds) = kept.await?;
         let right = self.0.passwords.verify(account, phc.clone(), password).await?;
-        if let Some(phc) = phc.filter(|_| right && !has_keys) {
-            self.add_keys(account, phc, password).await;
+        let missing: Vec<KeyKind> =
+            self.wanted_keys().into_iter().filter(|kind| !kinds.contains(kind)).collect();
+        if let Some(phc) = phc.filter(|_| right && !missing.is_empty()) {
+            self.add_keys(account, phc, password, missing).await;
         }
         Ok(right)
     }
 
-    /// Makes the keys that an older version did not make. That they are missing must not keep anybody out.
-    async fn add_keys(&self, account: &AccountName, phc: String, password: &str) {
+    fn wanted_keys(&self) -> Vec<KeyKind> {
+        keys::wanted(self.0.keeps_cram_md5.load(Ordering::SeqCst))
+    }
+
+    /// Makes the keys that an older version did not make, or that were not wanted when the password was set. That they
+    /// are missing must not keep anybody out.
+    async fn add_keys(&self, account: &AccountName, phc: String, password: &str, missing: Vec<KeyKind>) {
         let added = async {
-            let keys = self.0.passwords.keys(password).await?;
-            let name = account.clone();
-            self.write(move |tx| passwords::add_keys(tx, &name, &phc, &keys)).await
+            let mut keys = self.0.passwords.keys(password, missing).await?;
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let (name, keeps_cram_md5) = (account.clone(), Arc::clone(&self.0.keeps_cram_md5));
+            let add = move |tx: &mut Tx<'_>| {
+                // The operator may have changed his mind meanwhile, and what was kept may have been removed.
+                keys.retain(|(kind, _)| *kind != KeyKind::CramMd5 || keeps_cram_md5.load(Ordering::SeqCst));
+                passwords::add_keys(tx, &name, &phc, &keys)
+            };
+            self.write(add).await
         };
         if let Err(error) = added.await {
-            tracing::warn!(%account, %error, "cannot keep SCRAM keys");
+            tracing::warn!(%account, %error, "cannot keep the keys of a password");
         }
     }
 
-    /// What SCRAM checks the user against: the keys of the account that the user name stands for. For one that stands
-    /// for none, and for an account without keys, there are some that no password fits, the same each time.
-    pub async fn scram_keys(
-        &self,
-        account: Option<&AccountName>,
-        user: &str,
-        hash: Hash,
-    ) -> Result<StoredKeys> {
+    /// What an exchange checks the user against: the keys of the account that the user name stands for. For one that
+    /// stands for none, and for an account without keys, there are some that no password fits, the same each time.
+    pub async fn keys(&self, account: Option<&AccountName>, user: &str, kind: KeyKind) -> Result<Keys> {
         let (account, user) = (account.cloned(), user.to_owned());
-        self.read(move |tx| keys::find(tx, account.as_ref(), &user, hash)).await
+        self.read(move |tx| keys::find(tx, account.as_ref(), &user, kind)).await
+    }
+
+    /// The kinds of keys that there are of the account's password.
+    pub async fn key_kinds(&self, account: &AccountName) -> Result<Vec<KeyKind>> {
+        let account = account.clone();
+        self.read(move |tx| keys::kinds(tx, &account)).await
     }
 
     /// Whether the account has a password.

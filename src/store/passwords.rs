@@ -18,10 +18,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::keys::{self, Written};
 use super::writer::Tx;
-use super::{StoreError, keys, mailboxes, micros};
+use super::{StoreError, mailboxes, micros};
 use crate::names::AccountName;
-use crate::sasl::prepare;
+use crate::sasl::{KeyKind, prepare};
 
 /// Longest password.
 pub const PASSWORD_BYTES_MAX: usize = 1_024;
@@ -38,8 +39,6 @@ const NOBODY: &str =
 
 type Result<T> = std::result::Result<T, StoreError>;
 type Key = [u8; 32];
-/// What SCRAM needs: kinds of credentials, each with its text.
-pub(super) type Keys = Vec<(&'static str, String)>;
 
 /// Hashes and verifies.
 pub(super) struct Passwords {
@@ -78,10 +77,10 @@ impl Passwords {
         .await?
     }
 
-    /// The keys of a password.
-    pub(super) async fn keys(&self, password: &str) -> Result<Keys> {
+    /// Keys of a password, of these kinds.
+    pub(super) async fn keys(&self, password: &str, kinds: Vec<KeyKind>) -> Result<Written> {
         let password = password.to_owned();
-        self.work(move || keys::derive(&password)).await
+        self.work(move || keys::derive(&password, &kinds)).await
     }
 
     /// Whether the password belongs to what is kept. Takes the same time when nothing is kept.
@@ -165,7 +164,7 @@ pub(super) fn find(connection: &Connection, account: &AccountName) -> Result<Opt
 }
 
 /// Keeps a PHC string and keys for an account, which is made on first sight, and nothing of an older password.
-pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Keys) -> Result<()> {
+pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Written) -> Result<()> {
     let id = mailboxes::ensure_account(tx, account)?;
     tx.connection.prepare_cached("DELETE FROM credential WHERE account = ?1")?.execute([id])?;
     tx.connection
@@ -177,7 +176,7 @@ pub(super) fn keep(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Key
 }
 
 /// Adds keys to an account whose password is still the one that they were made of.
-pub(super) fn add_keys(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Keys) -> Result<()> {
+pub(super) fn add_keys(tx: &mut Tx<'_>, account: &AccountName, phc: &str, keys: &Written) -> Result<()> {
     if find(tx.connection, account)?.as_deref() != Some(phc) {
         return Ok(());
     }

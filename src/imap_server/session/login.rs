@@ -7,12 +7,12 @@ use imap_types::core::{AString, IString, NString};
 use imap_types::extensions::enable::CapabilityEnable;
 
 use super::{Answer, Next, Session, State};
-use crate::address::Mailbox;
-use crate::config::{Config, Lookup};
+use crate::config::Config;
 use crate::imap_server::output::Output;
 use crate::imap_server::wire::{Wire, WireError};
 use crate::names::AccountName;
-use crate::sasl::{self, Credentials, Facts, FindKeys, Mechanism, StoredKeys};
+use crate::sasl::{self, Credentials, Exchange, Facts, FindKeys, Keys, Mechanism, Terms};
+use crate::store::StoreError;
 
 /// What holds in every state.
 const BASE: &str = "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE CHILDREN UIDPLUS UNSELECT MOVE CONDSTORE \
@@ -32,7 +32,7 @@ impl Session {
             all.push_str(" AUTH=");
             all.push_str(mechanism.as_str());
         }
-        if !self.may_send_password(tls) {
+        if !self.may_send_password(tls) || !self.ctx.config.load().auth.takes_passwords() {
             // RFC 9051 §6.2.3
             all.push_str(" LOGINDISABLED");
         }
@@ -41,7 +41,15 @@ impl Session {
 
     fn mechanisms(&self, tls: bool) -> Vec<Mechanism> {
         let plaintext_allowed = self.listener.allow_plaintext_auth;
-        sasl::offered(Facts { tls, plaintext_allowed, bindings: &self.bindings })
+        let facts = Facts { tls, plaintext_allowed, bindings: &self.bindings };
+        sasl::offered(&self.ctx.config.load().auth.mechanisms, facts)
+    }
+
+    /// Begins a SASL exchange.
+    pub fn begin(&self, mechanism: Mechanism, initial: Option<&[u8]>, tls: bool) -> sasl::Step {
+        let (config, offered) = (self.ctx.config.load(), self.mechanisms(tls));
+        let hostname = self.hostname(&config).as_str();
+        Exchange::start(mechanism, initial, &Terms { offered: &offered, bindings: &self.bindings, hostname })
     }
 
     fn may_send_password(&self, tls: bool) -> bool {
@@ -98,8 +106,9 @@ impl Session {
         mechanism: &AuthMechanism<'_>,
         tls: bool,
     ) -> Result<Mechanism, Answer> {
-        let wanted = mechanism.as_ref().parse().ok();
-        self.may_log_in(tls || wanted.is_some_and(|mechanism: Mechanism| !mechanism.sends_password()))?;
+        let wanted = mechanism.as_ref().parse::<Mechanism>().ok();
+        let wanted = wanted.filter(|wanted| self.ctx.config.load().auth.mechanisms.contains(wanted));
+        self.may_log_in(tls || wanted.is_none_or(|mechanism| !mechanism.sends_password()))?;
         wanted
             .filter(|mechanism| self.mechanisms(tls).contains(mechanism))
             .ok_or_else(|| Answer::no("CANNOT", "That mechanism is not offered"))
@@ -119,6 +128,13 @@ impl Session {
         Ok(())
     }
 
+    /// Whether LOGIN is there: it sends the password, as PLAIN does.
+    fn may_use_login(&self, tls: bool) -> Result<(), Answer> {
+        let disabled = !self.ctx.config.load().auth.takes_passwords();
+        self.may_log_in(tls || disabled)?;
+        if disabled { Err(Answer::no("CANNOT", "LOGIN is disabled here: use AUTHENTICATE")) } else { Ok(()) }
+    }
+
     pub(super) async fn login(
         &mut self,
         tag: &str,
@@ -126,7 +142,7 @@ impl Session {
         password: &AString<'static>,
         wire: &mut Wire,
     ) -> Result<Next, WireError> {
-        if let Err(refusal) = self.may_log_in(wire.is_tls()) {
+        if let Err(refusal) = self.may_use_login(wire.is_tls()) {
             refusal.write(tag, &mut wire.output);
             return Ok(Next::Go { wrong: true });
         }
@@ -135,7 +151,8 @@ impl Session {
             Answer::bad("User and password are UTF-8").write(tag, &mut wire.output);
             return Ok(Next::Go { wrong: true });
         };
-        let known = self.log_in(tag, Credentials { user, act_as: None, password }, wire).await?;
+        let credentials = Credentials { user, act_as: None, password };
+        let known = self.log_in(tag, Mechanism::Login, credentials, wire).await?;
         Ok(Next::Go { wrong: !known })
     }
 
@@ -143,19 +160,20 @@ impl Session {
     pub async fn log_in(
         &mut self,
         tag: &str,
+        mechanism: Mechanism,
         credentials: Credentials,
         wire: &mut Wire,
     ) -> Result<bool, WireError> {
         let config = self.ctx.config.load_full();
-        let account = account_of(&config, &credentials.user);
+        let account = config.account_of(&credentials.user);
         let checked = self.check(&config, account, &credentials).await;
-        self.conclude(tag, &credentials.user, checked, wire).await
+        self.conclude(tag, Attempt { mechanism, account }, checked, wire).await
     }
 
-    /// The keys that SCRAM goes on with; without, the answer is written.
-    pub async fn find_keys(&self, tag: &str, find: &FindKeys, wire: &mut Wire) -> Option<StoredKeys> {
-        let account = account_of(&self.ctx.config.load(), &find.user);
-        match self.ctx.store.scram_keys(account.as_ref(), &find.user, find.hash).await {
+    /// The keys that an exchange goes on with; without, the answer is written.
+    pub async fn find_keys(&self, tag: &str, find: &FindKeys, wire: &mut Wire) -> Option<Keys> {
+        let account = self.ctx.config.load().account_of(&find.user).cloned();
+        match self.ctx.store.keys(account.as_ref(), &find.user, find.kind).await {
             Ok(keys) => Some(keys),
             Err(error) => {
                 super::store_answer(&error).write(tag, &mut wire.output);
@@ -168,25 +186,35 @@ impl Session {
     pub async fn proved(
         &mut self,
         tag: &str,
+        mechanism: Mechanism,
         user: &str,
         act_as: Option<&str>,
         wire: &mut Wire,
     ) -> Result<bool, WireError> {
         let config = self.ctx.config.load_full();
-        let checked = self.let_in(&config, account_of(&config, user), act_as).await;
-        self.conclude(tag, user, checked, wire).await
+        let account = config.account_of(user);
+        let checked = self.let_in(&config, account, act_as).await;
+        self.conclude(tag, Attempt { mechanism, account }, checked, wire).await
     }
 
     /// The client's proof is wrong.
-    pub async fn refused(&mut self, tag: &str, wire: &mut Wire) -> Result<bool, WireError> {
-        self.conclude(tag, "", Err(wrong_login()), wire).await
+    pub async fn refused(
+        &mut self,
+        tag: &str,
+        mechanism: Mechanism,
+        user: Option<&str>,
+        wire: &mut Wire,
+    ) -> Result<bool, WireError> {
+        let config = self.ctx.config.load_full();
+        let account = user.and_then(|user| config.account_of(user));
+        self.conclude(tag, Attempt { mechanism, account }, Err(Denied::Wrong), wire).await
     }
 
     async fn conclude(
         &mut self,
         tag: &str,
-        user: &str,
-        checked: Result<AccountName, Answer>,
+        attempt: Attempt<'_>,
+        checked: Result<AccountName, Denied>,
         wire: &mut Wire,
     ) -> Result<bool, WireError> {
         let answer = match checked {
@@ -196,13 +224,22 @@ impl Session {
                 Answer::ok("You are logged in")
                     .with(format!("CAPABILITY {}", self.capabilities(wire.is_tls())))
             }
-            Err(answer) => {
-                tracing::info!(user, "login failed");
+            Err(Denied::Store(error)) => super::store_answer(&error),
+            Err(denied) => {
+                let Attempt { mechanism, account } = attempt;
+                let (ip, account) = (self.ip, account.map(tracing::field::display));
+                tracing::info!(%ip, %mechanism, account, "login failed");
+                self.failed_logins += 1;
                 let delay = self.ctx.config.load().limits.auth_failure_delay;
                 if let Some(delay) = delay {
                     tokio::time::sleep(delay).await;
                 }
-                answer
+                match denied {
+                    Denied::ActAs => {
+                        Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else")
+                    }
+                    _ => Answer::no("AUTHENTICATIONFAILED", "User or password is wrong"),
+                }
             }
         };
         answer.write(tag, &mut wire.output);
@@ -212,14 +249,13 @@ impl Session {
     async fn check(
         &self,
         config: &Config,
-        account: Option<AccountName>,
+        account: Option<&AccountName>,
         credentials: &Credentials,
-    ) -> Result<AccountName, Answer> {
-        let (wrong, failed) = (wrong_login, |error| super::store_answer(&error));
-        let store = &self.ctx.store;
+    ) -> Result<AccountName, Denied> {
         // Nobody learns from the time it takes whether there is such an account.
-        let asked = account.clone().or_else(|| AccountName::new("0").ok()).ok_or_else(wrong)?;
-        let right = store.check_password(&asked, &credentials.password).await.map_err(failed)?;
+        let nobody = AccountName::new("0").map_err(|_| Denied::Wrong)?;
+        let asked = account.unwrap_or(&nobody);
+        let right = self.ctx.store.check_password(asked, &credentials.password).await?;
         self.let_in(config, account.filter(|_| right), credentials.act_as.as_deref()).await
     }
 
@@ -227,31 +263,34 @@ impl Session {
     async fn let_in(
         &self,
         config: &Config,
-        account: Option<AccountName>,
+        account: Option<&AccountName>,
         act_as: Option<&str>,
-    ) -> Result<AccountName, Answer> {
-        let account =
-            account.filter(|account| config.accounts.contains_key(account)).ok_or_else(wrong_login)?;
-        if act_as.is_some_and(|other| account_of(config, other).as_ref() != Some(&account)) {
-            return Err(Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else"));
+    ) -> Result<AccountName, Denied> {
+        let account = account.ok_or(Denied::Wrong)?;
+        if act_as.is_some_and(|other| config.account_of(other) != Some(account)) {
+            return Err(Denied::ActAs);
         }
-        self.ctx.store.ensure_account(&account).await.map_err(|error| super::store_answer(&error))?;
-        Ok(account)
+        self.ctx.store.ensure_account(account).await?;
+        Ok(account.clone())
     }
 }
 
-fn wrong_login() -> Answer {
-    Answer::no("AUTHENTICATIONFAILED", "User or password is wrong")
+/// Somebody who tries to log in, for the log.
+struct Attempt<'a> {
+    mechanism: Mechanism,
+    /// Where the name is an account's. Any other name may be a password in the wrong place, and is not kept.
+    account: Option<&'a AccountName>,
 }
 
-/// The account that a user name means: its name, or an address of it.
-fn account_of(config: &Config, user: &str) -> Option<AccountName> {
-    let lower = user.to_lowercase();
-    if let Some((account, _)) = config.accounts.get_key_value(&AccountName::new(&lower).ok()?) {
-        return Some(account.clone());
-    }
-    match config.lookup(&Mailbox::parse(user).ok()?) {
-        Lookup::Account(account) => Some(account.clone()),
-        _ => None,
+/// Why somebody is not let in.
+enum Denied {
+    Wrong,
+    ActAs,
+    Store(StoreError),
+}
+
+impl From<StoreError> for Denied {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }

@@ -11,6 +11,7 @@ mod query;
 mod select;
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imap_types::command::CommandBody;
@@ -22,7 +23,8 @@ use super::output::Output;
 use super::parse::{Command, Request};
 use super::view::View;
 use super::wire::{Wire, WireError};
-use crate::config::Listener;
+use crate::address::Domain;
+use crate::config::{Config, Listener};
 use crate::names::AccountName;
 use crate::sasl::{ChannelBindings, Mechanism};
 use crate::store::{Flags, Keyword, MailboxId, StoreError, SystemFlag};
@@ -32,8 +34,12 @@ pub struct Session {
     ctx: ImapContext,
     listener: Arc<Listener>,
     state: State,
+    /// The client's address.
+    ip: IpAddr,
     /// What SASL can bind to.
     pub bindings: ChannelBindings,
+    /// Logins that failed.
+    pub failed_logins: usize,
     /// The client knows MODSEQ (RFC 7162 §3.1: it used something of CONDSTORE).
     condstore: bool,
 }
@@ -208,12 +214,14 @@ impl Watch {
 
 impl Session {
     /// A client that has just connected.
-    pub fn new(ctx: ImapContext, listener: Arc<Listener>) -> Self {
+    pub fn new(ctx: ImapContext, listener: Arc<Listener>, ip: IpAddr) -> Self {
         Self {
             ctx,
             listener,
             state: State::NotAuthenticated,
+            ip,
             bindings: ChannelBindings::default(),
+            failed_logins: 0,
             condstore: false,
         }
     }
@@ -221,8 +229,13 @@ impl Session {
     /// The text of the greeting.
     pub fn greeting(&self, tls: bool) -> String {
         let config = self.ctx.config.load();
-        let hostname = self.listener.hostname.as_ref().unwrap_or(&config.hostname);
-        format!("OK [CAPABILITY {}] {hostname} Waypost is ready", self.capabilities(tls))
+        let (capabilities, hostname) = (self.capabilities(tls), self.hostname(&config));
+        format!("OK [CAPABILITY {capabilities}] {hostname} Waypost is ready")
+    }
+
+    /// Our name on this connection.
+    fn hostname<'a>(&'a self, config: &'a Config) -> &'a Domain {
+        self.listener.hostname.as_ref().unwrap_or(&config.hostname)
     }
 
     /// Whether the client has logged in.

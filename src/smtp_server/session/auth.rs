@@ -3,10 +3,9 @@
 //! What SASL wants to know in between, a password or its keys, is asked of the connection as an [`Action`].
 
 use super::{Action, Session, State, Tls};
-use crate::address::Mailbox;
-use crate::config::{Config, Lookup};
+use crate::config::Config;
 use crate::names::AccountName;
-use crate::sasl::{self, Credentials, Exchange, Facts, Hash, Mechanism, Step, StoredKeys};
+use crate::sasl::{self, Exchange, Facts, KeyKind, Keys, Mechanism, Step, Terms};
 use crate::smtp::command::Auth;
 use crate::smtp_server::replies;
 
@@ -33,8 +32,8 @@ pub struct KeysOf {
     pub account: Option<AccountName>,
     /// As the client said it.
     pub user: String,
-    /// For which hash function.
-    pub hash: Hash,
+    /// Which.
+    pub kind: KeyKind,
 }
 
 /// Without the user, who may have typed the password there.
@@ -44,14 +43,24 @@ impl std::fmt::Debug for KeysOf {
     }
 }
 
+/// Somebody who tries to log in, for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attempt {
+    /// How.
+    pub mechanism: Mechanism,
+    /// Where the name is an account's. Any other name may be a password in the wrong place, and is not kept.
+    pub account: Option<AccountName>,
+}
+
 impl Session {
     /// What AUTH offers now.
-    pub(super) fn mechanisms(&self) -> Vec<Mechanism> {
-        sasl::offered(Facts {
+    pub(super) fn mechanisms(&self, config: &Config) -> Vec<Mechanism> {
+        let facts = Facts {
             tls: matches!(self.tls, Tls::Active(_)),
             plaintext_allowed: self.allow_plaintext_auth,
             bindings: &self.bindings,
-        })
+        };
+        sasl::offered(&config.auth.mechanisms, facts)
     }
 
     pub(super) fn may_send_password(&self) -> bool {
@@ -67,15 +76,34 @@ impl Session {
         if !extended || self.account.is_some() || !matches!(self.state, State::Ready) {
             return Action::Reply(replies::auth_out_of_place());
         }
+        let offered = self.mechanisms(config);
         match auth.mechanism.parse::<Mechanism>() {
-            Ok(mechanism) if mechanism.sends_password() && !self.may_send_password() => {
-                Action::Reply(replies::encryption_first())
+            Ok(mechanism) if offered.contains(&mechanism) => {
+                let (bindings, hostname) = (&self.bindings, self.hostname.as_str());
+                let terms = Terms { offered: &offered, bindings, hostname };
+                let step = Exchange::start(mechanism, auth.initial.as_deref(), &terms);
+                self.attempt = Some(Attempt { mechanism, account: None });
+                self.step(config, step)
             }
-            Ok(mechanism) if self.mechanisms().contains(&mechanism) => {
-                self.step(config, Exchange::start(mechanism, auth.initial.as_deref(), &self.bindings))
+            Ok(mechanism) if mechanism.sends_password() && config.auth.mechanisms.contains(&mechanism) => {
+                Action::Reply(replies::encryption_first())
             }
             _ => Action::Reply(replies::no_such_mechanism()),
         }
+    }
+
+    /// The attempt that has just failed; told once.
+    pub fn take_failed_login(&mut self) -> Option<Attempt> {
+        self.failed_login.take()
+    }
+
+    /// The account of a user name; who it is that tries is known from here on.
+    fn identify(&mut self, config: &Config, user: &str) -> Option<AccountName> {
+        let account = config.account_of(user).cloned();
+        if let Some(attempt) = &mut self.attempt {
+            attempt.account.clone_from(&account);
+        }
+        account
     }
 
     pub(super) fn response(&mut self, exchange: Exchange, line: &[u8], config: &Config) -> Action {
@@ -94,19 +122,20 @@ impl Session {
                 self.state = State::Authenticating(exchange);
                 Action::Reply(replies::challenge(&text))
             }
-            Step::Verify(credentials) => {
-                let claim = claim(config, credentials);
-                self.state = State::Verifying(claim.account.clone());
-                Action::Verify(claim)
+            Step::Verify(sasl::Credentials { user, act_as, password }) => {
+                // Nobody acts as somebody else here.
+                let account = self.identify(config, &user).filter(|_| act_as.is_none());
+                self.state = State::Verifying(account.clone());
+                Action::Verify(Claim { account, password })
             }
             Step::FindKeys(find) => {
-                let account = account_of(config, &find.user);
-                let keys = KeysOf { account, user: find.user.clone(), hash: find.hash };
+                let account = self.identify(config, &find.user);
+                let keys = KeysOf { account, user: find.user.clone(), kind: find.kind };
                 self.state = State::FindingKeys(find);
                 Action::FindKeys(keys)
             }
             Step::Proved { user, act_as } => {
-                self.state = State::Verifying(account_of(config, &user).filter(|_| act_as.is_none()));
+                self.state = State::Verifying(self.identify(config, &user).filter(|_| act_as.is_none()));
                 self.verified(config, Some(true))
             }
             Step::Refused => {
@@ -118,7 +147,7 @@ impl Session {
     }
 
     /// The keys that were asked for, or that stand in for them; `None` when the store fails.
-    pub fn keys_found(&mut self, config: &Config, keys: Option<StoredKeys>) -> Action {
+    pub fn keys_found(&mut self, config: &Config, keys: Option<Keys>) -> Action {
         match (self.take_state(), keys) {
             (State::FindingKeys(find), Some(keys)) => self.step(config, find.found(keys)),
             (State::FindingKeys(_), None) => Action::Reply(replies::auth_unavailable()),
@@ -139,6 +168,7 @@ impl Session {
                 Action::Reply(replies::authenticated())
             }
             _ => {
+                self.failed_login = self.attempt.take();
                 self.auth_failures += 1;
                 // One number bounds all that a client may do wrong, and switches it off.
                 if config.limits.bad_commands_max.is_some_and(|max| self.auth_failures > max) {
@@ -151,24 +181,4 @@ impl Session {
             }
         }
     }
-}
-
-/// A password and whose it is to be. Nobody acts as somebody else here.
-fn claim(config: &Config, credentials: Credentials) -> Claim {
-    let Credentials { user, act_as, password } = credentials;
-    Claim { account: account_of(config, &user).filter(|_| act_as.is_none()), password }
-}
-
-/// The account that a user name means: by its name, or by one of its addresses, which is what mail programs suggest.
-fn account_of(config: &Config, user: &str) -> Option<AccountName> {
-    let by_name =
-        AccountName::new(&user.to_ascii_lowercase()).ok().filter(|name| config.accounts.contains_key(name));
-    let by_address = || {
-        let mailbox = Mailbox::parse(user).ok()?;
-        match config.lookup(&mailbox) {
-            Lookup::Account(account) if config.accounts.contains_key(account) => Some(account.clone()),
-            _ => None,
-        }
-    };
-    by_name.or_else(by_address)
 }

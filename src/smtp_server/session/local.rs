@@ -37,6 +37,8 @@ impl Session {
             bad: 0,
             idle: 0,
             auth_failures: 0,
+            attempt: None,
+            failed_login: None,
         }
     }
 }

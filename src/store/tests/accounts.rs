@@ -1,5 +1,13 @@
 use super::*;
-use crate::sasl::{Hash, StoredKeys};
+use crate::sasl::{CramState, Hash, KeyKind, Keys, StoredKeys};
+
+/// The keys of SCRAM of an account or of who is none.
+async fn scram(store: &Store, account: Option<AccountName>, user: &str, kind: KeyKind) -> StoredKeys {
+    match store.keys(account.as_ref(), user, kind).await.unwrap() {
+        Keys::Scram(keys) => keys,
+        other @ Keys::CramMd5(_) => panic!("{other:?}"),
+    }
+}
 
 #[tokio::test]
 async fn an_account_has_mailboxes_from_its_first_day() {
@@ -78,7 +86,7 @@ async fn an_account_that_nobody_knows_has_nothing() {
 async fn scram_keys_follow_the_password_and_names_without_account_look_the_same() {
     let World { store, dir: _dir, .. } = World::new().await;
     let keys = async |account: Option<AccountName>, user: &'static str| {
-        store.scram_keys(account.as_ref(), user, Hash::Sha256).await.unwrap()
+        scram(&store, account, user, KeyKind::ScramSha256).await
     };
     let fits = |keys: &StoredKeys, password: &str| {
         let iterations = std::num::NonZeroU32::new(keys.iterations).unwrap();
@@ -104,17 +112,17 @@ async fn scram_keys_follow_the_password_and_names_without_account_look_the_same(
 async fn an_account_of_an_older_version_gets_its_keys_at_the_next_login() {
     let World { store, dir: _dir, .. } = World::new().await;
     store.set_password(&ann(), "secret").await.unwrap();
-    let made = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    let made = scram(&store, Some(ann()), "ann", KeyKind::ScramSha1).await;
     let old = store.write(|tx| {
         tx.connection.execute("DELETE FROM credential WHERE kind LIKE 'scram-%'", [])?;
         Ok(())
     });
     old.await.unwrap();
-    let stand_in = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    let stand_in = scram(&store, Some(ann()), "ann", KeyKind::ScramSha1).await;
     assert!(!store.check_password(&ann(), "wrong").await.unwrap());
-    assert_eq!(store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap(), stand_in);
+    assert_eq!(scram(&store, Some(ann()), "ann", KeyKind::ScramSha1).await, stand_in);
     assert!(store.check_password(&ann(), "secret").await.unwrap());
-    let again = store.scram_keys(Some(&ann()), "ann", Hash::Sha1).await.unwrap();
+    let again = scram(&store, Some(ann()), "ann", KeyKind::ScramSha1).await;
     assert!(again != made && again != stand_in);
     let iterations = std::num::NonZeroU32::new(again.iterations).unwrap();
     assert_eq!(again, StoredKeys::derive(Hash::Sha1, "secret", again.salt.clone(), iterations));
@@ -127,4 +135,50 @@ async fn a_password_is_the_same_on_every_keyboard() {
     store.set_password(&ann(), "caf\u{e9} noir").await.unwrap();
     assert!(store.check_password(&ann(), "cafe\u{301}\u{a0}noir").await.unwrap());
     assert!(!store.check_password(&ann(), "cafe noir").await.unwrap());
+}
+
+/// What CRAM-MD5 would check `ann` against.
+async fn cram(store: &Store, account: Option<AccountName>) -> Vec<u8> {
+    match store.keys(account.as_ref(), "ann", KeyKind::CramMd5).await.unwrap() {
+        Keys::CramMd5(state) => state.to_bytes(),
+        other @ Keys::Scram(_) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_state_of_cram_md5_is_kept_only_while_the_operator_wants_it() {
+    let World { store, dir: _dir, .. } = World::new().await;
+    let scram_only = [KeyKind::ScramSha256, KeyKind::ScramSha1];
+    let right = CramState::derive("secret").to_bytes();
+    store.set_password(&ann(), "secret").await.unwrap();
+    assert!(store.check_password(&ann(), "secret").await.unwrap());
+    assert_eq!(store.key_kinds(&ann()).await.unwrap(), scram_only);
+    // Without a state there is one that no password fits, always the same, for an account and for nobody.
+    let stand_in = cram(&store, Some(ann())).await;
+    assert_ne!(stand_in, right);
+    assert_eq!((cram(&store, Some(ann())).await, cram(&store, None).await), (stand_in.clone(), stand_in.clone()));
+
+    // Once it is wanted, the next right password brings it; a wrong one does not. The other keys stay as they are.
+    let before = scram(&store, Some(ann()), "ann", KeyKind::ScramSha256).await;
+    store.keep_cram_md5(true);
+    assert!(!store.check_password(&ann(), "wrong").await.unwrap());
+    assert_eq!(cram(&store, Some(ann())).await, stand_in);
+    assert!(store.check_password(&ann(), "secret").await.unwrap());
+    assert_eq!(cram(&store, Some(ann())).await, right);
+    assert_eq!(scram(&store, Some(ann()), "ann", KeyKind::ScramSha256).await, before);
+
+    // Set while it is wanted, it is there at once; the older one is gone.
+    store.set_password(&ann(), "cafe\u{301}").await.unwrap();
+    assert_eq!(cram(&store, Some(ann())).await, CramState::derive("caf\u{e9}").to_bytes());
+
+    // No longer wanted: it goes when the password is set, and at once when the server says so.
+    store.set_password(&bob(), "secret").await.unwrap();
+    store.keep_cram_md5(false);
+    store.set_password(&ann(), "secret").await.unwrap();
+    assert_eq!(cram(&store, Some(ann())).await, stand_in);
+    assert_eq!(store.key_kinds(&bob()).await.unwrap().len(), 3);
+    assert_eq!(store.forget_cram_md5().await.unwrap(), 1);
+    assert_eq!(store.key_kinds(&bob()).await.unwrap(), scram_only);
+    assert!(store.check_password(&bob(), "secret").await.unwrap());
+    assert_eq!(store.key_kinds(&bob()).await.unwrap(), scram_only);
 }

@@ -375,12 +375,14 @@ async fn keep_keys(store: &Store, config: &Config) -> Result<Vec<String>, StoreE
     store.keep_cram_md5(config.auth.wants_cram_md5());
     if !config.auth.wants_cram_md5() {
         let forgotten = store.forget_cram_md5().await?;
-        let note = format!("CRAM-MD5 is not offered: what was kept for it of {forgotten} passwords is removed");
+        let note =
+            format!("CRAM-MD5 is not offered: what was kept for it of {forgotten} passwords is removed");
         return Ok(if forgotten > 0 { vec![note] } else { Vec::new() });
     }
     let mut without = Vec::new();
     for account in config.accounts.keys() {
-        if store.has_password(account).await? && !store.key_kinds(account).await?.contains(&KeyKind::CramMd5) {
+        if store.has_password(account).await? && !store.key_kinds(account).await?.contains(&KeyKind::CramMd5)
+        {
             without.push(account.to_string());
         }
     }

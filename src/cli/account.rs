@@ -182,7 +182,8 @@ fn note(account: &AccountInfo, auth: &Auth) -> String {
     if !account.has_password {
         return "  (no password: cannot log in)".to_owned();
     }
-    let works = |mechanism: &&'static Mechanism| account.mechanisms.iter().any(|name| *name == mechanism.as_str());
+    let works =
+        |mechanism: &&'static Mechanism| account.mechanisms.iter().any(|name| *name == mechanism.as_str());
     let missing: Vec<&str> =
         auth.mechanisms().filter(|mechanism| !works(mechanism)).map(|mechanism| mechanism.as_str()).collect();
     match (&missing[..], auth.takes_passwords()) {

@@ -119,9 +119,10 @@ fn read(text: &str, kind: KeyKind) -> Option<Keys> {
     match kind {
         KeyKind::ScramSha256 => read_scram(text, Hash::Sha256).map(Keys::Scram),
         KeyKind::ScramSha1 => read_scram(text, Hash::Sha1).map(Keys::Scram),
-        KeyKind::CramMd5 => {
-            sasl::decode(text.as_bytes()).ok().and_then(|bytes| CramState::from_bytes(&bytes)).map(Keys::CramMd5)
-        }
+        KeyKind::CramMd5 => sasl::decode(text.as_bytes())
+            .ok()
+            .and_then(|bytes| CramState::from_bytes(&bytes))
+            .map(Keys::CramMd5),
     }
 }
 
@@ -167,7 +168,10 @@ mod tests {
                 (Keys::Scram(keys), Keys::Scram(stand_in)) => {
                     assert_eq!(write(&keys), text);
                     assert_eq!(keys, StoredKeys::derive(keys.hash, "secret", keys.salt.clone(), ITERATIONS));
-                    assert_eq!((stand_in.salt.len(), stand_in.iterations), (keys.salt.len(), keys.iterations));
+                    assert_eq!(
+                        (stand_in.salt.len(), stand_in.iterations),
+                        (keys.salt.len(), keys.iterations)
+                    );
                 }
                 (Keys::CramMd5(state), Keys::CramMd5(stand_in)) => {
                     assert_eq!(state.to_bytes(), CramState::derive("secret").to_bytes());

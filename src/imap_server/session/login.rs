@@ -235,9 +235,7 @@ impl Session {
                     tokio::time::sleep(delay).await;
                 }
                 match denied {
-                    Denied::ActAs => {
-                        Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else")
-                    }
+                    Denied::ActAs => Answer::no("AUTHORIZATIONFAILED", "You may not act as somebody else"),
                     _ => Answer::no("AUTHENTICATIONFAILED", "User or password is wrong"),
                 }
             }

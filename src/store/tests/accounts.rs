@@ -156,7 +156,10 @@ async fn the_state_of_cram_md5_is_kept_only_while_the_operator_wants_it() {
     // Without a state there is one that no password fits, always the same, for an account and for nobody.
     let stand_in = cram(&store, Some(ann())).await;
     assert_ne!(stand_in, right);
-    assert_eq!((cram(&store, Some(ann())).await, cram(&store, None).await), (stand_in.clone(), stand_in.clone()));
+    assert_eq!(
+        (cram(&store, Some(ann())).await, cram(&store, None).await),
+        (stand_in.clone(), stand_in.clone())
+    );
 
     // Once it is wanted, the next right password brings it; a wrong one does not. The other keys stay as they are.
     let before = scram(&store, Some(ann()), "ann", KeyKind::ScramSha256).await;

@@ -236,41 +236,54 @@ mod tests {
     }
 
     #[test]
-    fn only_what_the_operator_allows_of_every_subset() {
-        let bindings = bindings(true, true);
-        let facts = Facts { tls: true, plaintext_allowed: false, bindings: &bindings };
-        for offered_bits in 0..1 << ORDER.len() {
+    fn only_what_the_operator_allows_of_every_subset_and_connection() {
+        for facts in 0..8 {
+            let (tls, plaintext_allowed, bound) = (facts & 1 != 0, facts & 2 != 0, facts & 4 != 0);
+            let bindings = bindings(bound, bound);
+            let facts = Facts { tls, plaintext_allowed, bindings: &bindings };
             for allowed_bits in 0..1 << ORDER.len() {
-                let mut offered = subset(offered_bits);
-                offered.reverse();
-                let allowed: Vec<Mechanism> =
-                    subset(allowed_bits).into_iter().map(|name| name.parse().unwrap()).collect();
-                let both = subset(offered_bits & allowed_bits);
-                let chosen = choose(&offered, &Allowed::Of(allowed), facts).ok();
-                assert_eq!(chosen.map(|choice| choice.mechanism.as_str()), both.first().copied());
+                let allowed = subset(allowed_bits).into_iter().map(|name| name.parse().unwrap()).collect();
+                let allowed = Allowed::Of(allowed);
+                for offered_bits in 0..1 << ORDER.len() {
+                    let mut offered = subset(offered_bits);
+                    offered.reverse();
+                    let both = subset(offered_bits & allowed_bits);
+                    let expected = expected(&both, tls, plaintext_allowed, bound);
+                    let chosen = choose(&offered, &allowed, facts).ok();
+                    assert_eq!(chosen.map(|choice| choice.mechanism.as_str()), expected);
+                }
             }
         }
     }
 
     #[test]
     fn a_configured_mechanism_wins_over_stronger_ones_and_never_gives_way() {
-        let bindings = bindings(true, true);
-        let facts = Facts { tls: true, plaintext_allowed: false, bindings: &bindings };
-        for mechanism in Mechanism::ALL {
-            let chosen = choose(&ORDER, &Allowed::Exactly(mechanism), facts).unwrap();
-            assert_eq!(chosen.mechanism, mechanism);
-            let others: Vec<&str> = ORDER.into_iter().filter(|name| *name != mechanism.as_str()).collect();
-            assert!(matches!(
-                choose(&others, &Allowed::Exactly(mechanism), facts),
-                Err(NoMechanism::NoneAllowed(_))
-            ));
+        for facts in 0..8 {
+            let (tls, plaintext_allowed, bound) = (facts & 1 != 0, facts & 2 != 0, facts & 4 != 0);
+            let bindings = bindings(bound, bound);
+            let facts = Facts { tls, plaintext_allowed, bindings: &bindings };
+            for mechanism in Mechanism::ALL {
+                let named = mechanism.as_str();
+                for bits in 0..1 << ORDER.len() {
+                    let offered = subset(bits);
+                    let chosen = choose(&offered, &Allowed::Exactly(mechanism), facts);
+                    // Named or not: no password in clear text, and nothing bound to nothing.
+                    let alone: &[&str] = if offered.contains(&named) { &[named] } else { &[] };
+                    let expected = expected(alone, tls, plaintext_allowed, bound);
+                    let found = chosen.as_ref().ok().map(|choice| choice.mechanism.as_str());
+                    assert_eq!(found, expected, "{named} of {offered:?}, {facts:?}");
+                    if expected.is_none() && !offered.is_empty() {
+                        let why = chosen.unwrap_err();
+                        assert_eq!(matches!(why, NoMechanism::NoneAllowed(_)), alone.is_empty(), "{why}");
+                        assert_eq!(
+                            matches!(why, NoMechanism::NeedsTls(_)),
+                            !alone.is_empty() && mechanism.sends_password(),
+                            "{why}"
+                        );
+                    }
+                }
+            }
         }
-        // Named or not: no password in clear text.
-        let clear = Facts { tls: false, ..facts };
-        assert!(matches!(
-            choose(&ORDER, &Allowed::Exactly(Mechanism::Plain), clear),
-            Err(NoMechanism::NeedsTls(_))
-        ));
     }
 
     #[test]

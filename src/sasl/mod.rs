@@ -192,6 +192,32 @@ mod tests {
     }
 
     #[test]
+    fn an_exchange_cannot_be_played_again() {
+        let bindings = ChannelBindings::default();
+        let choice = Choice { mechanism: Mechanism::ScramSha256, channel: Channel::Unsupported };
+        let mut client = ClientExchange::new(&choice, "tim", PASSWORD).unwrap();
+        let first = client.initial().unwrap();
+        let begin = || match Exchange::start(Mechanism::ScramSha256, Some(&first), &terms(&bindings)) {
+            Step::FindKeys(find) => match find.found(keys(KeyKind::ScramSha256)) {
+                Step::Challenge { text, exchange } => (text, exchange),
+                step => panic!("{step:?}"),
+            },
+            step => panic!("{step:?}"),
+        };
+        let (text, exchange) = begin();
+        let last = client.step(&text).unwrap();
+        assert!(matches!(exchange.respond(&last), Step::Challenge { .. }));
+        // The same words of the client to the same server, which has another nonce now.
+        let (again, exchange) = begin();
+        assert_ne!(again, text);
+        assert_eq!(exchange.respond(&last), Step::Refused);
+        // A server that gives an older nonce is none that a client goes on with.
+        let mut client = ClientExchange::new(&choice, "tim", PASSWORD).unwrap();
+        client.initial().unwrap();
+        assert!(matches!(client.step(&text), Err(ClientError::Server { fault: ScramFault::Nonce, .. })));
+    }
+
+    #[test]
     fn a_list_without_plus_that_was_a_list_with_plus_is_found_out() {
         let bindings = ChannelBindings { exporter: Some(vec![1; 32]), server_end_point: None };
         let facts = Facts { tls: true, plaintext_allowed: false, bindings: &bindings };

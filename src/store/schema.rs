@@ -292,6 +292,28 @@ mod tests {
         migrate(&mut connection, &steps).unwrap();
     }
 
+    /// A data directory of the first version: passwords, and no keys of them.
+    #[tokio::test]
+    async fn passwords_of_the_first_version_work_and_bring_their_keys() {
+        use argon2::password_hash::PasswordHasher;
+        let dir = tempfile::tempdir().unwrap();
+        let mut old = Connection::open(dir.path().join("mail.sqlite")).unwrap();
+        migrate(&mut old, &MIGRATIONS[..1]).unwrap();
+        let hash = argon2::Argon2::default().hash_password(b"secret").unwrap().to_string();
+        old.execute("INSERT INTO account (name, created) VALUES ('ann', 0)", []).unwrap();
+        old.execute("INSERT INTO credential VALUES (1, 'argon2id', ?1, 0)", [hash]).unwrap();
+        drop(old);
+        let store = super::super::Store::open(dir.path()).unwrap();
+        let ann = crate::names::AccountName::new("ann").unwrap();
+        assert_eq!(store.key_kinds(&ann).await.unwrap(), []);
+        store.keep_cram_md5(true);
+        assert!(!store.check_password(&ann, "wrong").await.unwrap());
+        assert_eq!(store.key_kinds(&ann).await.unwrap(), []);
+        assert!(store.check_password(&ann, "secret").await.unwrap());
+        assert_eq!(store.key_kinds(&ann).await.unwrap().len(), 3);
+        store.close().await;
+    }
+
     #[test]
     fn a_step_that_fails_is_undone_whole() {
         let mut connection = Connection::open_in_memory().unwrap();

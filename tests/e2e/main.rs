@@ -15,6 +15,7 @@ mod properties;
 mod tools;
 mod world;
 
+mod auth;
 mod controls;
 mod crash;
 mod first_mail;

@@ -157,6 +157,11 @@ impl Waypost {
         wait_for("the server to stop", || process.try_wait().unwrap().is_some());
     }
 
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let mut process = self.process.take().unwrap();

@@ -165,8 +165,8 @@ set smtp_url="smtps://ann:{password}@localhost:{submissions}/"
 set from="ann@home.test"
 set use_envelope_from=yes
 # Built with GNU SASL, mutt takes SCRAM-...-PLUS without being able to bind it to the channel, and gives up.
-set smtp_authenticators="plain"
-set imap_authenticators="plain"
+set smtp_authenticators="scram-sha-256"
+set imap_authenticators="scram-sha-256"
 set certificate_file="{dir}/tls/cert.pem"
 "#,
         dir = dir.display()

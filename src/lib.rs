@@ -9,7 +9,7 @@
 //! | 2 storage | [`spool`], [`store`] |
 //! | 3 engines | [`route`], [`transport`], [`local`], [`queue`] |
 //! | 4 servers | [`smtp_server`], [`imap_server`], [`control`] |
-//! | 5 top | [`server`], [`cli`] |
+//! | 5 top | [`route_test`], [`server`], [`cli`] |
 
 pub mod address;
 pub mod attempt;
@@ -39,4 +39,5 @@ pub mod imap_server;
 pub mod smtp_server;
 
 pub mod cli;
+pub mod route_test;
 pub mod server;

@@ -43,6 +43,8 @@ pub use directory::parse_reply;
 pub use problems::{ConfigProblems, Problem};
 pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
 pub use section::nearest;
+pub(crate) use section::{Placed, Reader, Section, Wrong, read_number, read_size, read_value};
+pub(crate) use units::SIZE_FORM;
 pub use units::{parse_duration, parse_size};
 pub use users::SystemUser;
 pub use ways::direct as direct_transport;
@@ -477,6 +479,18 @@ pub struct RetrySchedule {
     pub jitter: f64,
     /// Age of a message at which it bounces.
     pub give_up_after: Duration,
+}
+
+impl Default for RetrySchedule {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(450),
+            factor: 2.0,
+            max: Duration::from_hours(8),
+            jitter: 0.1,
+            give_up_after: Duration::from_hours(96),
+        }
+    }
 }
 
 /// What one client may ask of us. `None` switches a limit off.

@@ -62,7 +62,7 @@ pub struct ConfigProblems {
 
 impl ConfigProblems {
     /// Takes what was found, in any order.
-    pub(super) fn new(file: String, text: &str, mut problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(file: String, text: &str, mut problems: Vec<Problem>) -> Self {
         for problem in &mut problems {
             problem.make_visible();
             problem.place = problem.place.take().map(|place| within(text, place));

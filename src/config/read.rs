@@ -359,12 +359,13 @@ fn parse_mx(text: &str) -> Result<(u16, Domain), String> {
 }
 
 fn queue(mut section: Section<'_>) -> Queue {
+    let default = RetrySchedule::default();
     let retry = RetrySchedule {
-        first: section.duration("retry_first", Duration::from_secs(450)),
-        factor: section.fraction("retry_factor", 2.0, 1.0..=100.0),
-        max: section.duration("retry_max", Duration::from_hours(8)),
-        jitter: section.fraction("retry_jitter", 0.1, 0.0..=1.0),
-        give_up_after: section.duration_or_never("give_up_after", Duration::from_hours(96)),
+        first: section.duration("retry_first", default.first),
+        factor: section.fraction("retry_factor", default.factor, 1.0..=100.0),
+        max: section.duration("retry_max", default.max),
+        jitter: section.fraction("retry_jitter", default.jitter, 0.0..=1.0),
+        give_up_after: section.duration_or_never("give_up_after", default.give_up_after),
     };
     let queue = Queue {
         retry,

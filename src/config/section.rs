@@ -17,55 +17,55 @@ use super::problems::Problem;
 use super::units::{DURATION_FORM, NEVER, SIZE_FORM, parse_duration, parse_size};
 
 /// What all sections share: where problems go, and what paths are relative to.
-pub(super) struct Reader {
+pub(crate) struct Reader {
     problems: RefCell<Vec<Problem>>,
     /// Relative paths begin here.
     base: PathBuf,
 }
 
 impl Reader {
-    pub(super) fn new(base: &Path) -> Self {
+    pub(crate) fn new(base: &Path) -> Self {
         Self { problems: RefCell::default(), base: base.to_owned() }
     }
 
-    pub(super) fn report(&self, problem: Problem) {
+    pub(crate) fn report(&self, problem: Problem) {
         self.problems.borrow_mut().push(problem);
     }
 
     /// How many problems were reported so far.
-    pub(super) fn problem_count(&self) -> usize {
+    pub(crate) fn problem_count(&self) -> usize {
         self.problems.borrow().len()
     }
 
-    pub(super) fn into_problems(self) -> Vec<Problem> {
+    pub(crate) fn into_problems(self) -> Vec<Problem> {
         self.problems.into_inner()
     }
 
-    pub(super) fn path(&self, text: &str) -> PathBuf {
+    pub(crate) fn path(&self, text: &str) -> PathBuf {
         self.base.join(text)
     }
 }
 
 /// A value and where it stands.
 #[derive(Debug, Clone)]
-pub(super) struct Placed<T> {
-    pub(super) value: T,
-    pub(super) place: Range<usize>,
+pub(crate) struct Placed<T> {
+    pub(crate) value: T,
+    pub(crate) place: Range<usize>,
 }
 
 /// One table.
-pub(super) struct Section<'a> {
-    pub(super) reader: &'a Reader,
+pub(crate) struct Section<'a> {
+    pub(crate) reader: &'a Reader,
     /// As messages name it: `[limits]`, or `the configuration`.
     title: String,
     /// Its header, for what is missing in it.
-    pub(super) place: Range<usize>,
+    pub(crate) place: Range<usize>,
     table: Option<&'a DeTable<'a>>,
     known: BTreeSet<&'static str>,
 }
 
 impl<'a> Section<'a> {
-    pub(super) fn new(
+    pub(crate) fn new(
         reader: &'a Reader,
         title: impl Into<String>,
         place: Range<usize>,
@@ -80,23 +80,23 @@ impl<'a> Section<'a> {
     }
 
     /// Whether a key is there, without reading it.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.table.is_some_and(|table| table.contains_key(key))
     }
 
     /// Whether the table itself is there.
-    pub(super) fn is_present(&self) -> bool {
+    pub(crate) fn is_present(&self) -> bool {
         self.table.is_some()
     }
 
     /// The value of a key; the key is known from now on.
-    pub(super) fn get(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
+    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.known.insert(key);
         self.table?.get(key)
     }
 
     /// All entries, in the order of the file: for tables whose keys are names that the operator chose.
-    pub(super) fn entries(&self) -> Vec<(&'a str, Range<usize>, &'a Spanned<DeValue<'a>>)> {
+    pub(crate) fn entries(&self) -> Vec<(&'a str, Range<usize>, &'a Spanned<DeValue<'a>>)> {
         let entries = self.table.map(DeTable::iter).into_iter().flatten();
         let mut all: Vec<_> =
             entries.map(|(key, value)| (key.get_ref().as_ref(), key.span(), value)).collect();
@@ -105,7 +105,7 @@ impl<'a> Section<'a> {
     }
 
     /// Reads a key with a function that says what is wrong with the value.
-    pub(super) fn read<T>(
+    pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
         expected: &str,
@@ -116,7 +116,7 @@ impl<'a> Section<'a> {
     }
 
     /// Text that a function understands.
-    pub(super) fn parsed<T, E: std::fmt::Display>(
+    pub(crate) fn parsed<T, E: std::fmt::Display>(
         &mut self,
         key: &'static str,
         expected: &str,
@@ -126,7 +126,7 @@ impl<'a> Section<'a> {
     }
 
     /// Text that a function understands, and where it stands.
-    pub(super) fn placed<T, E: std::fmt::Display>(
+    pub(crate) fn placed<T, E: std::fmt::Display>(
         &mut self,
         key: &'static str,
         expected: &str,
@@ -137,7 +137,7 @@ impl<'a> Section<'a> {
     }
 
     /// An array of text that a function understands, each with its place. A single text is taken for an array of one.
-    pub(super) fn list<T, E: std::fmt::Display>(
+    pub(crate) fn list<T, E: std::fmt::Display>(
         &mut self,
         key: &'static str,
         expected: &str,
@@ -154,7 +154,7 @@ impl<'a> Section<'a> {
     }
 
     /// A path, relative to the configuration file.
-    pub(super) fn path(&mut self, key: &'static str) -> Option<Placed<PathBuf>> {
+    pub(crate) fn path(&mut self, key: &'static str) -> Option<Placed<PathBuf>> {
         let reader = self.reader;
         self.placed(key, "a path", |text| {
             if text.is_empty() || text.contains('\0') {
@@ -166,18 +166,18 @@ impl<'a> Section<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn flag(&mut self, key: &'static str, default: bool) -> bool {
+    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> bool {
         let expected = "true or false";
         self.read(key, expected, |value| value.as_bool().ok_or(Wrong::Kind)).unwrap_or(default)
     }
 
     /// A duration.
-    pub(super) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
+    pub(crate) fn duration(&mut self, key: &'static str, default: Duration) -> Duration {
         self.read(key, DURATION_FORM, read_duration).unwrap_or(default)
     }
 
     /// A duration, or `false` or `"off"`.
-    pub(super) fn duration_or_off(
+    pub(crate) fn duration_or_off(
         &mut self,
         key: &'static str,
         default: Option<Duration>,
@@ -186,22 +186,22 @@ impl<'a> Section<'a> {
     }
 
     /// A duration that the server wants as a number: switched off, it is ten years.
-    pub(super) fn duration_or_never(&mut self, key: &'static str, default: Duration) -> Duration {
+    pub(crate) fn duration_or_never(&mut self, key: &'static str, default: Duration) -> Duration {
         self.duration_or_off(key, Some(default)).unwrap_or(NEVER)
     }
 
     /// A size in bytes.
-    pub(super) fn size(&mut self, key: &'static str, default: u64) -> u64 {
+    pub(crate) fn size(&mut self, key: &'static str, default: u64) -> u64 {
         self.read(key, SIZE_FORM, read_size).unwrap_or(default)
     }
 
     /// A size in bytes, or `false` or `"off"`.
-    pub(super) fn size_or_off(&mut self, key: &'static str, default: Option<u64>) -> Option<u64> {
+    pub(crate) fn size_or_off(&mut self, key: &'static str, default: Option<u64>) -> Option<u64> {
         self.or_off(key, SIZE_FORM, default, read_size)
     }
 
     /// A whole number from a range.
-    pub(super) fn number(
+    pub(crate) fn number(
         &mut self,
         key: &'static str,
         default: u64,
@@ -212,7 +212,7 @@ impl<'a> Section<'a> {
     }
 
     /// A whole number from a range, or `false` or `"off"`.
-    pub(super) fn number_or_off(
+    pub(crate) fn number_or_off(
         &mut self,
         key: &'static str,
         default: Option<u64>,
@@ -222,7 +222,7 @@ impl<'a> Section<'a> {
     }
 
     /// A number with or without a fraction from a range.
-    pub(super) fn fraction(
+    pub(crate) fn fraction(
         &mut self,
         key: &'static str,
         default: f64,
@@ -259,7 +259,7 @@ impl<'a> Section<'a> {
     }
 
     /// A table inside this one; when it is missing, everything in it has its default.
-    pub(super) fn section(&mut self, key: &'static str, title: &str) -> Section<'a> {
+    pub(crate) fn section(&mut self, key: &'static str, title: &str) -> Section<'a> {
         let Some(value) = self.get(key) else { return Section::absent(self.reader, title) };
         let place = self.key_place(key);
         let absent = || Section { place: place.clone(), ..Section::absent(self.reader, title) };
@@ -267,13 +267,13 @@ impl<'a> Section<'a> {
     }
 
     /// Where a key stands, else the section's header.
-    pub(super) fn key_place(&self, key: &str) -> Range<usize> {
+    pub(crate) fn key_place(&self, key: &str) -> Range<usize> {
         let entry = self.table.and_then(|table| table.get_key_value(key));
         entry.map_or_else(|| self.place.clone(), |(key, _)| key.span())
     }
 
     /// Reports a key without which the section makes no sense.
-    pub(super) fn missing(&self, key: &str, example: &str) {
+    pub(crate) fn missing(&self, key: &str, example: &str) {
         if self.is_misspelt(key) {
             return;
         }
@@ -285,13 +285,13 @@ impl<'a> Section<'a> {
     }
 
     /// Whether a key is there under a slightly wrong name, which [`Section::finish`] reports: one slip, one problem.
-    pub(super) fn is_misspelt(&self, key: &str) -> bool {
+    pub(crate) fn is_misspelt(&self, key: &str) -> bool {
         !self.has(key)
             && self.entries().iter().any(|(name, ..)| nearest(name, std::iter::once(key)).is_some())
     }
 
     /// Reports the keys that nobody asked for.
-    pub(super) fn finish(self) {
+    pub(crate) fn finish(self) {
         for (key, place, _) in self.entries().into_iter().filter(|(key, ..)| !self.known.contains(key)) {
             let message = format!("{} has no key `{key}`", self.title);
             let known: Vec<&str> = self.known.iter().copied().collect();
@@ -306,7 +306,7 @@ impl<'a> Section<'a> {
 
 impl Reader {
     /// A value that must be a table.
-    pub(super) fn table<'a>(
+    pub(crate) fn table<'a>(
         &'a self,
         title: &str,
         place: Range<usize>,
@@ -328,7 +328,7 @@ impl Reader {
 }
 
 /// Why a value cannot be taken.
-pub(super) enum Wrong {
+pub(crate) enum Wrong {
     /// Another kind of value is expected.
     Kind,
     /// The kind is right, the value is not; with a reason where there is more to say than what is expected.
@@ -344,7 +344,7 @@ fn parse_text<T, E: std::fmt::Display>(
 }
 
 /// Reads one value; reports what is wrong with it under the name of its key.
-pub(super) fn read_value<'a, T>(
+pub(crate) fn read_value<'a, T>(
     reader: &Reader,
     key: &str,
     expected: &str,
@@ -377,14 +377,14 @@ fn read_duration(value: &DeValue<'_>) -> Result<Duration, Wrong> {
     parse_duration(value.as_str().ok_or(Wrong::Kind)?).ok_or(Wrong::Value(None))
 }
 
-fn read_size(value: &DeValue<'_>) -> Result<u64, Wrong> {
+pub(crate) fn read_size(value: &DeValue<'_>) -> Result<u64, Wrong> {
     if value.is_integer() {
         return read_number(value, &(0..=u64::MAX));
     }
     parse_size(value.as_str().ok_or(Wrong::Kind)?).ok_or(Wrong::Value(None))
 }
 
-pub(super) fn read_number(
+pub(crate) fn read_number(
     value: &DeValue<'_>,
     allowed: &std::ops::RangeInclusive<u64>,
 ) -> Result<u64, Wrong> {
@@ -427,7 +427,7 @@ pub fn nearest<'k>(name: &str, known: impl Iterator<Item = &'k str>) -> Option<&
 }
 
 /// What to say about a word that is none of the known ones.
-pub(super) fn did_you_mean<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
+pub(crate) fn did_you_mean<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> String {
     match nearest(word, known) {
         Some(near) => format!("{word:?} is unknown; did you mean {near:?}?"),
         None => format!("{word:?} is unknown"),

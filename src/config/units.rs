@@ -20,9 +20,9 @@ const SIZE_UNITS: [(&str, u64); 9] = [
 ];
 
 /// What a duration looks like, for messages.
-pub(super) const DURATION_FORM: &str = "a duration such as \"20ms\", \"30s\", \"7m30s\", \"8h\" or \"4d\"";
+pub(crate) const DURATION_FORM: &str = "a duration such as \"20ms\", \"30s\", \"7m30s\", \"8h\" or \"4d\"";
 /// What a size looks like, for messages.
-pub(super) const SIZE_FORM: &str = "a size such as \"64 KiB\", \"50 MiB\", \"100 MB\" or a number of bytes";
+pub(crate) const SIZE_FORM: &str = "a size such as \"64 KiB\", \"50 MiB\", \"100 MB\" or a number of bytes";
 
 /// Reads `7m30s`: one or more numbers, each with a unit, spaces between them allowed; at most ten years.
 pub fn parse_duration(text: &str) -> Option<Duration> {

@@ -36,7 +36,7 @@ pub async fn explain(
     if let Some(account) = &question.account {
         check_account(config, account)?;
     }
-    let outcomes = question.last.iter().map(|text| outcome(text)).collect::<Result<Vec<_>, _>>()?;
+    let outcomes = question.last.iter().map(|text| asked_outcome(text)).collect::<Result<Vec<_>, _>>()?;
     let after_last = u32::try_from(outcomes.len()).unwrap_or(u32::MAX).saturating_add(1);
     let attempt = question.attempt.unwrap_or(after_last);
     if !(after_last..=ATTEMPTS_MAX).contains(&attempt) {
@@ -130,11 +130,17 @@ fn at_attempt(config: &Config, base: &Facts, number: u32, age: Duration, history
 fn outcome_of(outcomes: &[Outcome], number: u32, attempt: u32) -> Result<Outcome, Fault> {
     let missing = (attempt - 1) as usize - outcomes.len();
     let at = (number as usize - 1).saturating_sub(missing);
-    outcomes.get(at).cloned().map_or_else(|| outcome(OUTCOME_DEFAULT), Ok)
+    outcomes.get(at).cloned().map_or_else(|| asked_outcome(OUTCOME_DEFAULT), Ok)
 }
 
-/// Reads `451 4.7.1 greylisted`, or a word for what happens before a peer speaks: `dns`, `connect`, `tls`, with text.
-fn outcome(text: &str) -> Result<Outcome, Fault> {
+fn asked_outcome(text: &str) -> Result<Outcome, Fault> {
+    assumed_outcome(text).map_err(|error| Fault::new(FaultKind::BadRequest, format!("--last: {error}")))
+}
+
+/// How an earlier attempt is taken to have ended: `451 4.7.1 greylisted`, or a word for what happens before a peer
+/// speaks, `dns`, `connect` or `tls`, with text. The message was not delivered and did not bounce, for then there would
+/// be no further attempt.
+pub fn assumed_outcome(text: &str) -> Result<Outcome, String> {
     let (first, rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
     let silent = [("dns", Stage::Dns, 4, 3), ("connect", Stage::Connect, 4, 1), ("tls", Stage::Tls, 7, 5)];
     if let Some((word, stage, subject, detail)) = silent.into_iter().find(|(word, ..)| *word == first) {
@@ -142,14 +148,10 @@ fn outcome(text: &str) -> Result<Outcome, Fault> {
         return Ok(Outcome::ours(Verdict::Temporary, stage, EnhancedCode::new(4, subject, detail), words));
     }
     let reply = crate::config::parse_reply(text.trim()).map_err(|error| {
-        let message = format!(
-            "--last: {error}; write it like \"451 4.7.1 greylisted\", or \"connect\", \"dns\", \"tls\""
-        );
-        Fault::new(FaultKind::BadRequest, message)
+        format!("{error}; write it like \"451 4.7.1 greylisted\", or \"connect\", \"dns\", \"tls\"")
     })?;
     if reply.is_permanent() {
-        let message = format!("--last: after {text:?} the message bounces, and there is no further attempt");
-        return Err(Fault::new(FaultKind::BadRequest, message));
+        return Err(format!("after {text:?} the message bounces, and there is no further attempt"));
     }
     Ok(Outcome {
         verdict: Verdict::Temporary,
@@ -158,7 +160,8 @@ fn outcome(text: &str) -> Result<Outcome, Fault> {
         ip: None,
         tls: None,
         code: Some(reply.code),
-        enhanced: reply.enhanced,
+        // As the queue keeps it where a peer gives none.
+        enhanced: reply.enhanced.or(Some(EnhancedCode::new(4, 0, 0))),
         text: reply.text(),
         dsn_passed_on: false,
     })

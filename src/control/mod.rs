@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 pub use client::{Client, ClientError};
-pub use explain::explain;
+pub use explain::{assumed_outcome, explain};
 pub use handle::{accounts, set_password};
 pub use protocol::{
     AccountInfo, Answer, Explained, Fault, FaultKind, PastAttempt, Question, Reloaded, Request, Response,

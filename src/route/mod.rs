@@ -45,5 +45,6 @@ pub use functions::{FUNCTIONS, Function};
 pub use problem::ScriptProblem;
 pub use router::{FailedReload, Reloaded, Router, RouterStatus};
 pub use set::{KnownTransports, ScriptSet};
+pub use source::TestSource;
 pub use trace::{Answer, ErrorKind, NotAsked, RouteError, ScriptError, ScriptId, Step, Trace};
 pub use watch::{Watch, WatchError, watch};

@@ -19,7 +19,7 @@ use super::facts::Facts;
 use super::failure::script_error;
 use super::modules::{self, Modules};
 use super::problem::{MESSAGE_BYTES_MAX, ScriptProblem, line_and_column, nearest, one_line};
-use super::source::{self, Source};
+use super::source::{self, Source, Sources, TestSource};
 use super::syntax::{Exits, KnownLine, check_route};
 use super::trace::{Answer, ErrorKind, NotAsked, ScriptError, ScriptId, Step, Trace};
 use crate::address::Domain;
@@ -65,6 +65,8 @@ pub struct ScriptSet {
     domains: BTreeMap<Domain, Script>,
     global: Option<Script>,
     modules: Modules,
+    texts: BTreeMap<Arc<str>, String>,
+    tests: Vec<TestSource>,
     limits: ScriptLimits,
     deadline: Arc<Deadline>,
     engine: Arc<Engine>,
@@ -94,9 +96,30 @@ impl ScriptSet {
     /// Reads and compiles a scripts directory. All problems are found, not the first alone, in the order of files
     /// and lines.
     pub fn load(dir: &Path, limits: &ScriptLimits) -> Result<Self, Vec<ScriptProblem>> {
-        let limits = &engine::on_our_stack(limits);
         let mut problems = Vec::new();
         let sources = source::read(dir, &mut problems);
+        Self::compile(sources, limits, problems)
+    }
+
+    /// Reads and compiles a script that stands alone, whatever its name, as the global script of a set, with the tests
+    /// beside it that have its name and the modules under `lib/` beside it.
+    pub fn load_alone(file: &Path, limits: &ScriptLimits) -> Result<Self, Vec<ScriptProblem>> {
+        let mut problems = Vec::new();
+        let name = file.file_name().and_then(|name| name.to_str());
+        let Some(name) = name else {
+            return Err(vec![ScriptProblem::whole(file.display().to_string(), "is no name of a script")]);
+        };
+        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let sources = source::read_alone(dir, name, &mut problems);
+        Self::compile(sources, limits, problems)
+    }
+
+    fn compile(
+        sources: Sources,
+        limits: &ScriptLimits,
+        mut problems: Vec<ScriptProblem>,
+    ) -> Result<Self, Vec<ScriptProblem>> {
+        let limits = &engine::on_our_stack(limits);
         let deadline = Arc::new(Deadline::default());
         let mut engine = engine::build(limits, &deadline);
         let armed = deadline.arm(limits.time_max);
@@ -114,6 +137,8 @@ impl ScriptSet {
         Ok(Self {
             hash: sources.hash(),
             ids: sources.ids().cloned().collect(),
+            texts: sources.all().map(|source| (source.id.file.clone(), source.text.clone())).collect(),
+            tests: sources.tests,
             accounts,
             domains,
             global,
@@ -133,6 +158,28 @@ impl ScriptSet {
     /// All scripts and modules: accounts, domains, global, modules.
     pub fn scripts(&self) -> &[ScriptId] {
         &self.ids
+    }
+
+    /// The text of a script or module, for those who show lines of it.
+    pub fn text(&self, file: &str) -> Option<&str> {
+        self.texts.get(file).map(String::as_str)
+    }
+
+    /// The tests that stood beside the scripts in the moment when these were read. They are no part of the hash.
+    pub fn tests(&self) -> &[TestSource] {
+        &self.tests
+    }
+
+    /// The level that a script belongs to, by its file; none for modules and for what is not there.
+    pub fn level_of(&self, file: &str) -> Option<Level> {
+        let is = |script: &Script| &*script.id.file == file;
+        if self.global.as_ref().is_some_and(is) {
+            Some(Level::Global)
+        } else if self.domains.values().any(is) {
+            Some(Level::Domain)
+        } else {
+            self.accounts.values().any(is).then_some(Level::Account)
+        }
     }
 
     /// Accounts that have a script, for the check against the configuration.
@@ -166,27 +213,39 @@ impl ScriptSet {
         let mut over = None;
         let steps = LEVELS.into_iter().map(|level| {
             let script = over.map_or_else(|| self.script(level, facts), Err);
-            let Ok(Some(script)) = script else {
-                let answer = script.map_or_else(Answer::NotAsked, |_| Answer::NoScript);
-                return Step { level, script: None, answer, log: Vec::new(), micros: 0 };
-            };
-            let begun = Instant::now();
-            let answer = self.evaluate(script, &call, known, every_line);
-            over = match answer {
+            let step = self.step(level, script, &call, known, every_line);
+            over = match step.answer {
                 Answer::Returned { .. } => Some(NotAsked::Decided),
                 Answer::Error(_) => Some(NotAsked::Failed),
-                _ => None,
+                _ => over,
             };
-            Step {
-                level,
-                script: Some(script.id.clone()),
-                answer,
-                log: call.take_log(),
-                micros: micros(begun),
-            }
+            step
         });
         let steps = steps.collect();
         Trace { set: self.hash.clone(), steps, micros: micros(begun) }
+    }
+
+    /// Asks one level alone, whatever the others would say, with the line of its answer: for tests of one script.
+    pub fn explain_level(&self, level: Level, facts: &Arc<Facts>, known: &dyn KnownTransports) -> Step {
+        self.step(level, self.script(level, facts), &self.call(facts), known, true)
+    }
+
+    fn step(
+        &self,
+        level: Level,
+        script: Result<Option<&Script>, NotAsked>,
+        call: &Arc<Call>,
+        known: &dyn KnownTransports,
+        every_line: bool,
+    ) -> Step {
+        let Ok(Some(script)) = script else {
+            let answer = script.map_or_else(Answer::NotAsked, |_| Answer::NoScript);
+            return Step { level, script: None, answer, log: Vec::new(), micros: 0 };
+        };
+        let begun = Instant::now();
+        let answer = self.evaluate(script, call, known, every_line);
+        let (script, log) = (Some(script.id.clone()), call.take_log());
+        Step { level, script, answer, log, micros: micros(begun) }
     }
 
     fn script(&self, level: Level, facts: &Facts) -> Result<Option<&Script>, NotAsked> {

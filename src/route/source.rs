@@ -1,5 +1,7 @@
 //! The files of a scripts directory: which there are, whom each belongs to, and that none lies outside.
 //!
+//! Tests stand beside scripts and are read in the same moment, so that scripts and their tests belong together.
+//!
 //! Configuration managers put symbolic links everywhere, so the directory itself and files in it may be links, as
 //! long as what they point to lies within the directory that it all resolves to.
 
@@ -21,7 +23,19 @@ use crate::names::AccountName;
 const SCRIPT_BYTES_MAX: u64 = 1024 * 1024;
 /// Folders within folders under `lib/`.
 const LIB_DEPTH_MAX: usize = 8;
+/// How the names of test files end: cases in a table, and tests in Rhai.
+const TEST_TABLE: &str = ".test.toml";
+const TEST_SCRIPT: &str = ".test.rhai";
 const FOLDERS: [&str; 3] = ["account", "domain", "lib"];
+
+/// A file with tests, beside the scripts: `*.test.toml` or `*.test.rhai`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TestSource {
+    /// File, relative to the scripts directory: `domain/example.org.test.toml`.
+    pub file: Arc<str>,
+    /// What stands in it.
+    pub text: String,
+}
 
 /// A script's text and identity.
 #[derive(Debug, Clone)]
@@ -38,16 +52,23 @@ pub(super) struct Sources {
     pub(super) global: Option<Source>,
     /// By import path: `lib/providers`.
     pub(super) modules: BTreeMap<String, Source>,
+    /// In the order of their names.
+    pub(super) tests: Vec<TestSource>,
 }
 
 impl Sources {
     /// All of them, in the order of levels, modules last.
-    pub(super) fn ids(&self) -> impl Iterator<Item = &ScriptId> {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Source> {
         let scripts = self.accounts.values().chain(self.domains.values()).chain(&self.global);
-        scripts.chain(self.modules.values()).map(|source| &source.id)
+        scripts.chain(self.modules.values())
     }
 
-    /// Content hash of the whole: names and contents of all files.
+    /// Names and content hashes of all of them.
+    pub(super) fn ids(&self) -> impl Iterator<Item = &ScriptId> {
+        self.all().map(|source| &source.id)
+    }
+
+    /// Content hash of the whole: names and contents of all scripts and modules. Tests change nothing that runs.
     pub(super) fn hash(&self) -> Arc<str> {
         let mut all: Vec<String> = self.ids().map(|id| format!("{}\0{}\n", id.file, id.hash)).collect();
         all.sort();
@@ -78,15 +99,16 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
             return sources;
         }
     };
-    let mut reader = Reader { root, problems };
+    let mut reader = Reader { root, problems, tests: Vec::new() };
     for name in reader.list("") {
         if reader.root.join(&name).is_dir() {
             reader.check_folder(&name);
         } else if name == "global.rhai" {
             sources.global = reader.read(&name);
-        } else if let Some(stem) = stem(&name)
-            && !reader.read(&name).is_some_and(|source| is_test(stem, &source.text))
-        {
+        } else if name.ends_with(TEST_SCRIPT) && !name.starts_with('.') {
+            // No script but `global.rhai` stands here, so that nothing else can be meant.
+            reader.take_test(&name);
+        } else if stem(&name).is_some() {
             let problem = ScriptProblem::whole(&name, "no level asks this script");
             reader.problems.push(problem.with_hint(
                 "scripts are global.rhai, account/NAME.rhai and domain/DOMAIN.rhai; modules are lib/*.rhai",
@@ -100,6 +122,33 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
         Domain::parse(stem).map_err(|error| format!("{stem:?} is not a domain: {error}"))
     });
     reader.read_modules("lib", LIB_DEPTH_MAX, &mut sources.modules);
+    sources.tests = reader.into_tests();
+    sources
+}
+
+/// Reads a script that stands alone, outside the layout of a scripts directory, as the global script of a set: with the
+/// tests beside it that have its name, and the modules under `lib/` beside it.
+pub(super) fn read_alone(dir: &Path, name: &str, problems: &mut Vec<ScriptProblem>) -> Sources {
+    let mut sources = Sources::default();
+    let root = match fs::canonicalize(dir) {
+        Ok(root) => root,
+        Err(error) => {
+            problems
+                .push(ScriptProblem::whole(dir.display().to_string(), format!("cannot be read: {error}")));
+            return sources;
+        }
+    };
+    let mut reader = Reader { root, problems, tests: Vec::new() };
+    sources.global = reader.read(name);
+    let stem = name.strip_suffix(".rhai").unwrap_or(name);
+    let beside = [format!("{stem}{TEST_TABLE}"), format!("{stem}{TEST_SCRIPT}")];
+    for test in &beside {
+        if reader.root.join(test).exists() {
+            reader.take_test(test);
+        }
+    }
+    reader.read_modules("lib", LIB_DEPTH_MAX, &mut sources.modules);
+    sources.tests = reader.into_tests();
     sources
 }
 
@@ -118,6 +167,7 @@ fn is_test(stem: &str, text: &str) -> bool {
 struct Reader<'a> {
     root: PathBuf,
     problems: &'a mut Vec<ScriptProblem>,
+    tests: Vec<TestSource>,
 }
 
 impl Reader<'_> {
@@ -125,7 +175,7 @@ impl Reader<'_> {
         self.problems.push(ScriptProblem::whole(file, message));
     }
 
-    /// The names in a folder, sorted. A folder that is not there is empty.
+    /// The names in a folder, sorted, without the tables of tests, which are taken. A folder that is not there is empty.
     fn list(&mut self, folder: &str) -> Vec<String> {
         let entries = match fs::read_dir(self.root.join(folder)) {
             Ok(entries) => entries,
@@ -138,9 +188,10 @@ impl Reader<'_> {
                 return Vec::new();
             }
         };
-        let mut names = Vec::new();
+        let (mut names, mut tables) = (Vec::new(), Vec::new());
         for entry in entries {
             match entry.map(|entry| entry.file_name().into_string()) {
+                Ok(Ok(name)) if name.ends_with(TEST_TABLE) && !name.starts_with('.') => tables.push(name),
                 Ok(Ok(name)) => names.push(name),
                 Ok(Err(name)) if stem(&name.to_string_lossy()).is_some() => {
                     self.problem(&format!("{folder}/{}", name.display()), "the file's name is not UTF-8");
@@ -148,6 +199,9 @@ impl Reader<'_> {
                 Ok(Err(_)) => {}
                 Err(error) => self.problem(folder, format!("cannot be read: {error}")),
             }
+        }
+        for name in tables {
+            self.take_test(&if folder.is_empty() { name } else { format!("{folder}/{name}") });
         }
         names.sort();
         names
@@ -185,7 +239,7 @@ impl Reader<'_> {
                 self.problem(&file, message);
                 continue;
             }
-            if let Some(source) = self.read(&file).filter(|source| !is_test(stem, &source.text)) {
+            if let Some(source) = self.read_script(&file, stem) {
                 found.insert(key, source);
             }
         }
@@ -201,11 +255,33 @@ impl Reader<'_> {
                     None => self.problem(&file, "folders of modules are nested too deep"),
                 }
             } else if let Some(stem) = stem(&name)
-                && let Some(source) = self.read(&file).filter(|source| !is_test(stem, &source.text))
+                && let Some(source) = self.read_script(&file, stem)
             {
                 found.insert(format!("{folder}/{stem}"), source);
             }
         }
+    }
+
+    /// Reads a file that is a script, unless it holds tests, which are kept apart.
+    fn read_script(&mut self, file: &str, stem: &str) -> Option<Source> {
+        let source = self.read(file)?;
+        if is_test(stem, &source.text) {
+            self.tests.push(TestSource { file: source.id.file, text: source.text });
+            return None;
+        }
+        Some(source)
+    }
+
+    fn take_test(&mut self, file: &str) {
+        if let Some(source) = self.read(file) {
+            self.tests.push(TestSource { file: source.id.file, text: source.text });
+        }
+    }
+
+    fn into_tests(self) -> Vec<TestSource> {
+        let mut tests = self.tests;
+        tests.sort_by(|a, b| a.file.cmp(&b.file));
+        tests
     }
 
     fn read(&mut self, file: &str) -> Option<Source> {

@@ -22,10 +22,12 @@ mod localserve;
 pub mod logging;
 mod queue;
 mod queue_controls;
+mod resolver;
 mod route;
 mod sendmail;
 mod serve;
 mod show;
+mod spf;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -93,6 +95,7 @@ enum Command {
     Queue(queue::QueueArgs),
     Route(route::RouteArgs),
     Sendmail(sendmail::SendmailArgs),
+    Spf(spf::SpfArgs),
 }
 
 /// What a command runs with.
@@ -141,6 +144,7 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(&args, &shared, &mut out),
         Command::Queue(args) => queue::run(&args, &shared, &mut out),
         Command::Route(args) => route::run(&args, &shared, &mut out),
+        Command::Spf(args) => spf::run(&args, &shared, &mut out),
         // It has exit codes and words of its own, those of every other sendmail.
         Command::Sendmail(args) => return sendmail::run(args, shared.config),
     };

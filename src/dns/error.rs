@@ -36,7 +36,7 @@ pub enum Trouble {
     #[error("looking up {name} timed out after {} s", .after.as_secs_f32())]
     Timeout {
         /// What was asked for.
-        name: Domain,
+        name: String,
         /// How long we waited.
         after: Duration,
     },
@@ -44,7 +44,7 @@ pub enum Trouble {
     #[error("looking up {name} failed: {why}")]
     Failed {
         /// What was asked for.
-        name: Domain,
+        name: String,
         /// The resolver's words.
         why: String,
     },

@@ -8,6 +8,7 @@
 //! another try can help.
 
 mod error;
+mod records;
 mod resolver;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -19,6 +20,7 @@ use std::net::IpAddr;
 use crate::address::Domain;
 
 pub use error::{DnsError, Nothing, Trouble};
+pub use records::Answer;
 pub use resolver::Resolver;
 
 /// MX hosts looked at of one domain; a domain that names more is served by the best of them.

@@ -106,13 +106,19 @@ impl Resolver {
     }
 
     async fn lookup(&self, domain: &Domain, kind: RecordType) -> Result<Found, Trouble> {
-        let failed = |why: String| Trouble::Failed { name: domain.clone(), why };
+        let failed = |why: String| Trouble::Failed { name: domain.to_string(), why };
         let mut name = Name::from_ascii(domain.as_str()).map_err(|e| failed(e.to_string()))?;
         // Fully qualified: the search list of /etc/resolv.conf is for people at a keyboard.
         name.set_fqdn(true);
+        self.lookup_name(name, kind).await
+    }
+
+    pub(super) async fn lookup_name(&self, name: Name, kind: RecordType) -> Result<Found, Trouble> {
+        let shown = || name.to_string().trim_end_matches('.').to_owned();
+        let failed = |why: String| Trouble::Failed { name: shown(), why };
         let upstream = self.0.upstream()?;
-        let timeout = || Trouble::Timeout { name: domain.clone(), after: self.0.timeout };
-        let answer = tokio::time::timeout(self.0.timeout, upstream.lookup(name, kind));
+        let timeout = || Trouble::Timeout { name: shown(), after: self.0.timeout };
+        let answer = tokio::time::timeout(self.0.timeout, upstream.lookup(name.clone(), kind));
         match answer.await.map_err(|_| timeout())? {
             Ok(lookup) => Ok(Found::Records(lookup)),
             Err(NetError::Dns(Answer::NoRecordsFound(none))) => match none.response_code {
@@ -125,6 +131,11 @@ impl Resolver {
             }
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+
+    /// What the configuration says about a name, which beats DNS.
+    pub(super) fn fixed_name(&self, name: &Domain) -> Option<&config::FixedName> {
+        self.0.fixed.get(name)
     }
 
     /// Whether a name without addresses is so because its aliases never end. Asked only then.
@@ -158,7 +169,7 @@ impl Inner {
 }
 
 /// What an answer held.
-enum Found {
+pub(super) enum Found {
     Records(Lookup),
     NoRecords,
     NoSuchName,

@@ -16,8 +16,9 @@ use hickory_server::zone_handler::MessageResponseBuilder;
 
 use crate::config;
 
-/// What the server knows, one record a line: `name type data`. Types are A, AAAA, MX (`10 host`) and CNAME; `SERVFAIL`
-/// and `SILENT` make the whole name answer that way. A name that stands nowhere is NXDOMAIN.
+/// What the server knows, one record a line: `name type data`. Types are A, AAAA, MX (`10 host`), CNAME, PTR and TXT (the
+/// rest of the line; `|` between its strings); `SERVFAIL` and `SILENT` make the whole name answer that way. A name that
+/// stands nowhere is NXDOMAIN.
 pub(crate) struct DnsServer {
     pub(crate) address: SocketAddr,
     questions: Arc<AtomicUsize>,
@@ -87,6 +88,11 @@ fn parse(zone: &str) -> BTreeMap<Name, Entry> {
             "AAAA" => RData::AAAA(words[2].parse().unwrap()),
             "CNAME" => RData::CNAME(rdata::CNAME(name(words[2]))),
             "MX" => RData::MX(rdata::MX::new(words[2].parse().unwrap(), name(words[3]))),
+            "PTR" => RData::PTR(rdata::PTR(name(words[2]))),
+            "TXT" => {
+                let text = line.split_once("TXT").map_or("", |(_, text)| text.trim_start());
+                RData::TXT(rdata::TXT::new(text.split('|').map(ToOwned::to_owned).collect()))
+            }
             "EMPTY" => continue,
             "SERVFAIL" => {
                 entry.servfail = true;

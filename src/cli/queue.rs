@@ -230,10 +230,12 @@ fn sender(sender: &ReversePath) -> String {
 }
 
 fn recipient_text(recipient: &ListedRecipient, now: Timestamp) -> String {
-    let next = match (recipient.running, recipient.held) {
-        (true, _) => "under way".to_owned(),
-        (false, true) => "held".to_owned(),
-        (false, false) => format!("next {}", show::when(recipient.due, now)),
+    let next = match (&recipient.in_line, recipient.running, recipient.held) {
+        (Some(line), _, _) if line.rate => format!("waits for the rate of transport {}", line.transport),
+        (Some(line), _, _) => format!("waits in line for transport {}", line.transport),
+        (None, true, _) => "under way".to_owned(),
+        (None, false, true) => "held".to_owned(),
+        (None, false, false) => format!("next {}", show::when(recipient.due, now)),
     };
     let attempts = recipient.attempts;
     let plural = if attempts == 1 { "" } else { "s" };

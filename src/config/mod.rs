@@ -390,6 +390,8 @@ pub struct TransportCommon {
     pub concurrency_per_destination: usize,
     /// Messages over one connection before it is closed.
     pub messages_per_connection: usize,
+    /// How many messages may begin in what time.
+    pub rate: Rate,
     /// How long an unused connection is kept.
     pub keep_idle: Duration,
     /// TCP connect, each address.
@@ -406,6 +408,16 @@ pub struct TransportCommon {
     pub data_timeout: Duration,
     /// Recipients in one transaction.
     pub recipients_max: usize,
+}
+
+/// How many messages a transport may begin to deliver in any second and in any minute; without a number, as many as there
+/// are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// In one second.
+    pub per_second: Option<u32>,
+    /// In one minute.
+    pub per_minute: Option<u32>,
 }
 
 /// Which address families a transport uses, and in which order. IPv4 and IPv6 addresses of a host take turns.

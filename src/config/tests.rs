@@ -93,6 +93,7 @@ fn everything_that_can_be_said() {
     );
     assert_eq!(sending.common.tls, TlsPolicy::Required);
     assert_eq!(sending.common.keep_idle, Duration::ZERO);
+    assert_eq!(sending.common.rate, Rate { per_second: Some(14), per_minute: None });
     let ca = sending.common.ca.as_ref().unwrap();
     assert_eq!((sending.common.verify, ca.file.as_path()), (false, Path::new("ca.pem")));
     assert!(ca.certificates.is_empty(), "only the text is looked at here");

@@ -18,7 +18,7 @@ use super::problems::Problem;
 use super::read::{Look, host_name};
 use super::section::{Section, did_you_mean};
 use super::{
-    Host, IpPolicy, PrivateCa, Proxy, Service, Smarthost, TlsPolicy, Transport, TransportCommon,
+    Host, IpPolicy, PrivateCa, Proxy, Rate, Service, Smarthost, TlsPolicy, Transport, TransportCommon,
     TransportKind,
 };
 use crate::names::TransportName;
@@ -75,7 +75,7 @@ const SOME: [(&str, &[Kind]); 13] = [
 ];
 
 /// The keys of every kind that connects to somebody.
-const CONNECTING: [&str; 18] = [
+const CONNECTING: [&str; 20] = [
     "port",
     "tls",
     "verify",
@@ -86,6 +86,8 @@ const CONNECTING: [&str; 18] = [
     "concurrency",
     "concurrency_per_destination",
     "messages_per_connection",
+    "messages_per_second",
+    "messages_per_minute",
     "keep_idle",
     "connect_timeout",
     "greeting_timeout",
@@ -162,6 +164,7 @@ impl Default for TransportCommon {
             concurrency: 200,
             concurrency_per_destination: 20,
             messages_per_connection: 100,
+            rate: Rate::default(),
             keep_idle: Duration::from_secs(5),
             connect_timeout: Duration::from_secs(30),
             greeting_timeout: Duration::from_mins(5),
@@ -333,6 +336,10 @@ fn common(table: &mut Section<'_>, kind: Option<Kind>, look: Look) -> TransportC
         table.reader.report(Problem::new(place, message, "nobody is verified here").help(help));
     }
     let many = 1..=100_000;
+    let rate = Rate {
+        per_second: table.number_or_off("messages_per_second", None, many.clone()).map(|max| max as u32),
+        per_minute: table.number_or_off("messages_per_minute", None, many.clone()).map(|max| max as u32),
+    };
     let mut count = |key, default: usize| table.number(key, default as u64, many.clone()) as usize;
     TransportCommon {
         concurrency: count("concurrency", default.concurrency),
@@ -341,6 +348,7 @@ fn common(table: &mut Section<'_>, kind: Option<Kind>, look: Look) -> TransportC
             default.concurrency_per_destination,
         ),
         messages_per_connection: count("messages_per_connection", default.messages_per_connection),
+        rate,
         recipients_max: count("recipients_max", default.recipients_max),
         ehlo: table.parsed("ehlo", "a domain name", host_name),
         tls,

@@ -62,7 +62,8 @@ impl Queue {
         {
             let mut due = inner.due.lock();
             for recipient in 0..count {
-                due.put((id, recipient), Entry { due: now, attempts: 0, held: false, busy: starts });
+                let entry = Entry { busy: starts, ..Entry::waiting(now, 0, false) };
+                due.put((id, recipient), entry);
             }
         }
         tracing::debug!(id = shown(id), "queued");

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::bounce::{self, ReportKind, Told};
 use super::dispatch::{self, Group, Way};
@@ -29,21 +30,39 @@ struct Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.inner.slots.lock().leave(&self.lane);
+        self.inner.slots.lock().leave(&self.lane, Instant::now());
         start_waiting(&self.inner);
     }
 }
 
-/// Starts all that may run now.
-fn start_waiting(inner: &Arc<Inner>) {
+/// Starts all that may run now, and sees to it that what only a rate holds back is looked at again.
+pub(super) fn start_waiting(inner: &Arc<Inner>) {
     if inner.stopping() {
         return;
     }
     loop {
-        let next = inner.slots.lock().take_next();
-        let Some((lane, group)) = next else { return };
+        let mut slots = inner.slots.lock();
+        let Some((lane, group)) = slots.take_next(Instant::now()) else {
+            let held_back = slots.held_by_rates();
+            drop(slots);
+            for (transport, at) in held_back {
+                inner.tasks.spawn(resume(inner.clone(), transport, at));
+            }
+            return;
+        };
+        drop(slots);
         start(inner, lane, group);
     }
+}
+
+/// Waits until a transport's rate allows the next.
+async fn resume(inner: Arc<Inner>, transport: Arc<str>, at: Instant) {
+    tokio::select! {
+        () = tokio::time::sleep_until(at) => {}
+        () = inner.stopping.cancelled() => return,
+    }
+    inner.slots.lock().resume(&transport, Instant::now());
+    start_waiting(&inner);
 }
 
 /// Starts a group whose slot is taken.
@@ -90,14 +109,14 @@ async fn run(inner: &Arc<Inner>, mut group: Group) {
     drop(guard);
 }
 
-/// Who was held while the group waited in line goes back.
+/// Nobody stands in line any more; who was held meanwhile goes back.
 fn put_back_held(inner: &Inner, group: &mut Group) {
     let now = crate::clock::now();
     let mut due = inner.due.lock();
     let id = group.id;
     group.subjects.retain(|(subject, _)| {
         let key = (id, subject.recipient);
-        let held = due.get(key).is_some_and(|entry| entry.held);
+        let held = due.out_of_line(key).is_some_and(|entry| entry.held);
         if held {
             due.put_back(key, now, subject.attempts);
         }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::due::Key;
 use super::schedule::add;
@@ -14,7 +15,7 @@ use super::slots::{Bounds, Lane};
 use super::{Inner, attempt, undecided};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
-use crate::config::{Config, Lookup, Transport, TransportKind};
+use crate::config::{Config, Lookup, Rate, Transport, TransportKind};
 use crate::envelope::ReversePath;
 use crate::names::{QueueId, TransportName};
 use crate::route::{Facts, ScriptSet, Trace};
@@ -132,15 +133,19 @@ pub(super) async fn dispatch(inner: Arc<Inner>, loaded: Loaded) {
 
 /// Starts a group if there is a slot for it, else puts it in line.
 pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: Group) {
-    let ready = {
-        let mut slots = inner.slots.lock();
-        if !slots.is_free(&lane) {
-            group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
-        }
-        slots.enter(&lane, group)
-    };
+    let now = Instant::now();
+    let free = inner.slots.lock().is_free(&lane, now);
+    if !free {
+        group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
+        // Before it can have its turn, so that the mark is off when it has.
+        inner.due.lock().put_in_line(group.keys(), &lane.transport);
+    }
+    let ready = inner.slots.lock().enter(&lane, group, now);
     if let Some(group) = ready {
         attempt::start(inner, lane, group);
+    } else if lane.bounds.rate != Rate::default() {
+        // It may be that nobody runs whose end would call for the next.
+        attempt::start_waiting(inner);
     }
 }
 
@@ -293,7 +298,11 @@ fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane 
         Way::Local => Lane {
             transport: TransportName::LOCAL.into(),
             destination: TransportName::LOCAL.into(),
-            bounds: Bounds { transport: config.queue.concurrency, destination: config.queue.concurrency },
+            bounds: Bounds {
+                transport: config.queue.concurrency,
+                destination: config.queue.concurrency,
+                rate: Rate::default(),
+            },
         },
         Way::Transport(transport) => Lane {
             transport: transport.name.as_str().into(),
@@ -301,6 +310,7 @@ fn lane(inner: &Inner, config: &Config, way: &Way, recipient: &Mailbox) -> Lane 
             bounds: Bounds {
                 transport: transport.common.concurrency,
                 destination: transport.common.concurrency_per_destination,
+                rate: transport.common.rate,
             },
         },
     }

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -24,13 +25,28 @@ pub struct Entry {
     pub held: bool,
     /// An attempt runs, or waits in line for a slot.
     pub busy: bool,
+    /// It waits in line: for this transport.
+    pub in_line: Option<Line>,
 }
+
+/// A transport's line, by number: names would be too much to keep for each recipient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Line(u16);
 
 /// All waiting recipients.
 #[derive(Debug, Default)]
 pub struct Due {
     heap: BinaryHeap<Reverse<(Timestamp, Key)>>,
     entries: BTreeMap<Key, Entry>,
+    /// Transports that ever had a line.
+    lines: Vec<Arc<str>>,
+}
+
+impl Entry {
+    /// A recipient that waits until it is due.
+    pub fn waiting(due: Timestamp, attempts: u32, held: bool) -> Self {
+        Self { due, attempts, held, busy: false, in_line: None }
+    }
 }
 
 impl Due {
@@ -67,7 +83,7 @@ impl Due {
     /// A hold that was set during the attempt holds.
     pub fn put_back(&mut self, key: Key, due: Timestamp, attempts: u32) {
         if let Some(entry) = self.entries.get(&key).copied() {
-            self.put(key, Entry { due, attempts, busy: false, ..entry });
+            self.put(key, Entry::waiting(due, attempts, entry.held));
         }
     }
 
@@ -93,6 +109,33 @@ impl Due {
             }
             _ => false,
         }
+    }
+
+    /// Recipients that were taken stand in a transport's line from now on.
+    pub fn put_in_line(&mut self, keys: impl Iterator<Item = Key>, transport: &Arc<str>) {
+        let known = self.lines.iter().position(|name| name == transport);
+        let number = known.unwrap_or_else(|| {
+            self.lines.push(transport.clone());
+            self.lines.len() - 1
+        });
+        let line = u16::try_from(number).ok().map(Line);
+        for key in keys {
+            if let Some(entry) = self.entries.get_mut(&key) {
+                entry.in_line = line;
+            }
+        }
+    }
+
+    /// The turn of a recipient in line has come. Gives what is known about it.
+    pub fn out_of_line(&mut self, key: Key) -> Option<&Entry> {
+        let entry = self.entries.get_mut(&key)?;
+        entry.in_line = None;
+        Some(entry)
+    }
+
+    /// The transport of a line.
+    pub fn transport(&self, line: Line) -> Option<&Arc<str>> {
+        self.lines.get(usize::from(line.0))
     }
 
     /// When the next recipient is due.
@@ -140,7 +183,7 @@ mod tests {
     }
 
     fn waiting(due: i64) -> Entry {
-        Entry { due: at(due), attempts: 1, held: false, busy: false }
+        Entry::waiting(at(due), 1, false)
     }
 
     fn key(id: u64, recipient: u32) -> Key {
@@ -197,6 +240,23 @@ mod tests {
         due.put_back(key(1, 0), at(2), 1);
         assert_eq!(due.take(at(9), 9), [key(1, 0)]);
         assert!(!due.claim(key(1, 0)), "an attempt is under way");
+    }
+
+    #[test]
+    fn who_stands_in_line_is_known_until_the_turn_comes() {
+        let mut due = Due::default();
+        let (slow, fast): (Arc<str>, Arc<str>) = ("slow".into(), "fast".into());
+        due.put(key(1, 0), waiting(1));
+        due.put(key(1, 1), waiting(1));
+        assert_eq!(due.take(at(1), 9), [key(1, 0), key(1, 1)]);
+        due.put_in_line([key(1, 0)].into_iter(), &slow);
+        due.put_in_line([key(1, 1), key(9, 9)].into_iter(), &fast);
+        let line =
+            |due: &Due, key| due.get(key).unwrap().in_line.and_then(|line| due.transport(line).cloned());
+        assert_eq!((line(&due, key(1, 0)), line(&due, key(1, 1))), (Some(slow), Some(fast)));
+        assert!(due.out_of_line(key(1, 0)).is_some_and(|entry| entry.busy));
+        due.put_back(key(1, 1), at(2), 1);
+        assert_eq!((line(&due, key(1, 0)), line(&due, key(1, 1))), (None, None));
     }
 
     #[test]

@@ -85,6 +85,9 @@ pub struct ListedRecipient {
     pub held: bool,
     /// An attempt runs or waits for a slot.
     pub running: bool,
+    /// It waits in line for a transport; no attempt has begun.
+    #[serde(default)]
+    pub in_line: Option<InLine>,
     /// Attempts made.
     pub attempts: u32,
     /// The transport that the operator set.
@@ -93,6 +96,15 @@ pub struct ListedRecipient {
     pub problem: Option<String>,
     /// All attempts so far, oldest first.
     pub history: Vec<Attempt>,
+}
+
+/// What a recipient waits for whose turn has not come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InLine {
+    /// The transport that was chosen for it.
+    pub transport: String,
+    /// The transport has sent as many messages as its rate allows; else as many as may run at the same time are running.
+    pub rate: bool,
 }
 
 /// Counts of the whole queue.
@@ -213,6 +225,31 @@ struct Step {
     end: bool,
 }
 
+/// A recipient as operators see it.
+fn shown(
+    index: u32,
+    address: &Mailbox,
+    entry: &Entry,
+    state: &RecipientState,
+    in_line: Option<InLine>,
+) -> ListedRecipient {
+    // The record of a message that was just accepted says that attempt 1 has begun; in line, it has not.
+    let unbegun = in_line.is_some() && entry.attempts == 0;
+    ListedRecipient {
+        index,
+        address: address.clone(),
+        due: entry.due,
+        held: entry.held,
+        running: entry.busy,
+        in_line,
+        attempts: if unbegun { 0 } else { state.attempts },
+        transport: state.transport_override.clone(),
+        // In line, a way was chosen.
+        problem: state.deferral.clone().filter(|_| entry.in_line.is_none()),
+        history: if unbegun { Vec::new() } else { state.history.clone() },
+    }
+}
+
 impl Inner {
     /// The next messages of the index; the lock is held only while they are copied.
     fn step(&self, filter: &Filter, after: Option<QueueId>) -> Step {
@@ -243,6 +280,12 @@ impl Inner {
         Step { messages, end: true }
     }
 
+    fn in_line(&self, entry: &Entry) -> Option<InLine> {
+        let transport = self.due.lock().transport(entry.in_line?)?.clone();
+        let rate = self.slots.lock().is_held_by_rate(&transport, tokio::time::Instant::now());
+        Some(InLine { transport: transport.to_string(), rate })
+    }
+
     async fn listed(
         &self,
         filter: &Filter,
@@ -259,19 +302,8 @@ impl Inner {
                 let address = &stored.message.envelope.recipients.get(*index as usize)?.address;
                 let state = stored.recipients.get(*index as usize)?;
                 let waits = matches!(state.status, Status::Waiting { .. });
-                (waits && filter.matches_recipient(address, entry) && filter.matches_state(state)).then(
-                    || ListedRecipient {
-                        index: *index,
-                        address: address.clone(),
-                        due: entry.due,
-                        held: entry.held,
-                        running: entry.busy,
-                        attempts: state.attempts,
-                        transport: state.transport_override.clone(),
-                        problem: state.deferral.clone(),
-                        history: state.history.clone(),
-                    },
-                )
+                (waits && filter.matches_recipient(address, entry) && filter.matches_state(state))
+                    .then(|| shown(*index, address, entry, state, self.in_line(entry)))
             })
             .collect();
         let message = &stored.message;

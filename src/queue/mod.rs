@@ -2,7 +2,7 @@
 //!
 //! A message's life (one file each step):
 //! [`accept`](Queue::accept) makes it durable -> `dispatch` gathers the facts, asks the scripts and groups recipients
-//! that share transport and destination -> `slots` says when a group may run -> `attempt` writes the attempt down,
+//! that share transport and destination -> `slots` says when a group may run, `pace` how fast -> `attempt` writes the attempt down,
 //! hands the group to the transport and settles each outcome -> `due` keeps what comes back, `pump` takes it out again
 //! when its time has come. `bounce` tells the sender of what failed for good.
 //!
@@ -16,6 +16,7 @@ mod dispatch;
 mod due;
 mod finished;
 mod listing;
+mod pace;
 mod pump;
 pub mod schedule;
 pub mod settle;
@@ -36,7 +37,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::AcceptError;
 pub use controls::{Action, Done};
-pub use listing::{Filter, ListedMessage, ListedRecipient, Page, QueueError, Stats};
+pub use listing::{Filter, InLine, ListedMessage, ListedRecipient, Page, QueueError, Stats};
 
 use crate::config::Config;
 use crate::dns::Resolver;
@@ -90,8 +91,7 @@ impl Queue {
     pub fn start(parts: Parts, waiting: Vec<Waiting>) -> Self {
         let mut due = Due::default();
         for item in waiting {
-            let entry = Entry { due: item.due, attempts: item.attempts, held: item.held, busy: false };
-            due.put((item.id, item.recipient), entry);
+            due.put((item.id, item.recipient), Entry::waiting(item.due, item.attempts, item.held));
         }
         let tasks = TaskTracker::new();
         let concurrency = parts.config.load().queue.concurrency;

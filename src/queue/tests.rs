@@ -4,6 +4,7 @@
 
 mod controls;
 mod in_line;
+mod rates;
 mod reports;
 
 use std::path::Path;

@@ -217,3 +217,52 @@ proxy = \"{{net}}.60:{SOCKS}\"
     wait_for("the proxy to refuse", || server.log().contains("wrong user name or password"));
     assert_eq!(sink.count("through wrong;"), 0);
 }
+
+#[test]
+fn a_rate_holds_mail_back_and_shows_it_as_what_it_is() {
+    let world = World::new("");
+    let sink = world.smtp_sink(30, &[]);
+    let transports = |minute: &str| {
+        let to_sink = format!("kind = \"smtp\"\nhost = \"{{net}}.30\"\nport = {SMTP}");
+        format!(
+            "{}[transports.second]\n{to_sink}\nmessages_per_second = 1\n\
+             [transports.minute]\n{to_sink}\nmessages_per_minute = {minute}\n",
+            account("ann", "a.test")
+        )
+    };
+    let mut server = world.waypost("a", 10, &transports("1"));
+    server.password("ann", "secret");
+    server.script("global.rhai", BY_LOCAL_PART);
+    server.start();
+    let send = |name: &str, number: u32| {
+        submit(
+            &server,
+            "ann",
+            "ann@a.test",
+            &[&format!("{name}@outside.test")],
+            &format!("{name} {number};"),
+        );
+    };
+    let start = std::time::Instant::now();
+    (1..=3).for_each(|number| send("second", number));
+    wait_for("mail at its rate", || sink.count("Subject: second") == 3);
+    assert!(start.elapsed() >= std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+
+    send("minute", 1);
+    wait_for("what the rate allows", || sink.count("Subject: minute 1;") == 1);
+    send("minute", 2);
+    wait_for("what waits to say so", || {
+        server.command(&["queue", "list"]).contains("0 attempts, waits for the rate of transport minute")
+    });
+    let listed = &server.queue()["messages"][0]["recipients"][0];
+    assert_eq!((&listed["in_line"]["rate"], &listed["problem"]), (&true.into(), &serde_json::Value::Null));
+    send("second", 4);
+    wait_for("another transport", || sink.count("Subject: second 4;") == 1);
+    assert_eq!(sink.count("Subject: minute 2;"), 0);
+
+    let waypost_toml = server.dir.join("waypost.toml");
+    let text = fs::read_to_string(&waypost_toml).unwrap().replace("per_minute = 1", "per_minute = \"off\"");
+    fs::write(waypost_toml, text).unwrap();
+    server.reload();
+    wait_for("what waited", || sink.count("Subject: minute 2;") == 1);
+}

@@ -162,6 +162,11 @@ impl Waypost {
         self.process.as_ref().unwrap().id()
     }
 
+    /// SIGHUP: reads configuration and scripts anew.
+    pub fn reload(&self) {
+        assert!(Command::new("kill").args(["-HUP", &self.pid().to_string()]).status().unwrap().success());
+    }
+
     /// SIGKILL.
     pub fn kill(&mut self) {
         let mut process = self.process.take().unwrap();

@@ -34,6 +34,7 @@ pub(crate) fn common() -> TransportCommon {
         concurrency: 10,
         concurrency_per_destination: 10,
         messages_per_connection: 100,
+        rate: config::Rate::default(),
         keep_idle: Duration::from_secs(10),
         connect_timeout: Duration::from_secs(3),
         greeting_timeout: Duration::from_secs(3),

@@ -375,8 +375,7 @@ async fn keep_keys(store: &Store, config: &Config) -> Result<Vec<String>, StoreE
     store.keep_cram_md5(config.auth.wants_cram_md5());
     if !config.auth.wants_cram_md5() {
         let forgotten = store.forget_cram_md5().await?;
-        let note =
-            format!("CRAM-MD5 is not offered: what was kept for it of {forgotten} passwords is removed");
+        let note = format!("CRAM-MD5 is not offered: what was kept for it is removed, accounts: {forgotten}");
         return Ok(if forgotten > 0 { vec![note] } else { Vec::new() });
     }
     let mut without = Vec::new();

@@ -239,6 +239,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_does_not_work_for_an_account_is_noted() {
+        let note = |offered: &[Mechanism], has_password, works: &[&str]| {
+            let account = AccountInfo {
+                name: AccountName::new("ann").unwrap(),
+                addresses: Vec::new(),
+                catch_all: Vec::new(),
+                has_password,
+                mechanisms: works.iter().map(ToString::to_string).collect(),
+            };
+            note(&account, &Auth { mechanisms: offered.into() })
+        };
+        let (cram, plain) = (Mechanism::CramMd5, Mechanism::Plain);
+        assert_eq!(note(&[plain, cram], true, &["CRAM-MD5", "PLAIN"]), "");
+        assert_eq!(note(&[plain], false, &[]), "  (no password: cannot log in)");
+        assert_eq!(
+            note(&[plain, cram], true, &["PLAIN"]),
+            "  (no CRAM-MD5 before a login with the password itself)"
+        );
+        assert_eq!(note(&[cram], true, &[]), "  (no CRAM-MD5 before the password is set again)");
+    }
+
+    #[test]
     fn a_password_is_the_first_line_without_its_end() {
         for (input, password) in [("secret\nmore", "secret"), ("a b \r\n", "a b "), ("x", "x"), ("", "")] {
             assert_eq!(first_line(&mut input.as_bytes()).unwrap(), password);

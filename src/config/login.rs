@@ -6,8 +6,38 @@ use std::path::PathBuf;
 use super::problems::Problem;
 use super::read::Look;
 use super::section::{Placed, Section};
-use super::{Auth, Listener, ListenerKind, Login, Secret};
+use super::{Listener, ListenerKind, Login, Secret};
 use crate::sasl::{Allowed, Mechanism};
+
+/// How our users log in, to submission and IMAP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Auth {
+    /// The mechanisms that are offered where the connection bears them, in no order.
+    pub mechanisms: Vec<Mechanism>,
+}
+
+impl Auth {
+    /// The mechanisms, strongest first.
+    pub fn mechanisms(&self) -> impl Iterator<Item = &'static Mechanism> {
+        Mechanism::ALL.iter().filter(|mechanism| self.mechanisms.contains(mechanism))
+    }
+
+    /// Whether CRAM-MD5 is offered, for which more of a password must be kept.
+    pub fn wants_cram_md5(&self) -> bool {
+        self.mechanisms.contains(&Mechanism::CramMd5)
+    }
+
+    /// Whether a password may be sent as such, where the connection protects it.
+    pub fn takes_passwords(&self) -> bool {
+        self.mechanisms.iter().any(|mechanism| mechanism.sends_password())
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self { mechanisms: Mechanism::OFFERED_BY_DEFAULT.into() }
+    }
+}
 
 /// The places that a password may come from.
 const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];

@@ -36,10 +36,11 @@ use rustls::pki_types::CertificateDer;
 
 use crate::address::{Domain, Mailbox};
 use crate::names::{AccountName, TransportName};
-use crate::sasl::{Allowed, Mechanism};
+use crate::sasl::{self, Allowed};
 use crate::smtp::Reply;
 
 pub use directory::parse_reply;
+pub use login::Auth;
 pub use problems::{ConfigProblems, Problem};
 pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
 pub use section::nearest;
@@ -140,36 +141,6 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// PKCS#8, PKCS#1 or SEC1.
     pub key: PathBuf,
-}
-
-/// How our users log in, to submission and IMAP.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Auth {
-    /// The mechanisms that are offered where the connection bears them, in no order.
-    pub mechanisms: Vec<Mechanism>,
-}
-
-impl Auth {
-    /// The mechanisms, strongest first.
-    pub fn mechanisms(&self) -> impl Iterator<Item = &'static Mechanism> {
-        Mechanism::ALL.iter().filter(|mechanism| self.mechanisms.contains(mechanism))
-    }
-
-    /// Whether CRAM-MD5 is offered, for which more of a password must be kept.
-    pub fn wants_cram_md5(&self) -> bool {
-        self.mechanisms.contains(&Mechanism::CramMd5)
-    }
-
-    /// Whether a password may be sent as such, where the connection protects it.
-    pub fn takes_passwords(&self) -> bool {
-        self.mechanisms.iter().any(|mechanism| mechanism.sends_password())
-    }
-}
-
-impl Default for Auth {
-    fn default() -> Self {
-        Self { mechanisms: Mechanism::OFFERED_BY_DEFAULT.into() }
-    }
 }
 
 /// How names are looked up.
@@ -640,14 +611,16 @@ impl Config {
     }
 
     /// The account that a user name means: by its name, or by one of its addresses, which is what mail programs suggest.
+    /// RFC 4616 §2: also in the form that SASLprep gives it, for clients that did not prepare it.
     pub fn account_of(&self, user: &str) -> Option<&AccountName> {
         let name = AccountName::new(&user.to_ascii_lowercase()).ok();
         let by_name = name.and_then(|name| self.accounts.get_key_value(&name)).map(|(name, _)| name);
-        let by_address = || match self.lookup(&Mailbox::parse(user).ok()?) {
+        let by_address = |user: &str| match self.lookup(&Mailbox::parse(user).ok()?) {
             Lookup::Account(account) if self.accounts.contains_key(account) => Some(account),
             _ => None,
         };
-        by_name.or_else(by_address)
+        let prepared = || sasl::prepare(user).ok().and_then(|user| by_address(&user));
+        by_name.or_else(|| by_address(user)).or_else(prepared)
     }
 
     /// Whether an account may use an address as its sender: one that it receives.

@@ -412,6 +412,12 @@ fn a_user_name_is_an_account_or_one_of_its_addresses() {
     ] {
         assert_eq!(config.account_of(user).map(AccountName::as_str), account, "{user:?}");
     }
+    // Typed on a keyboard that sends letters and their accents apart.
+    let text = with("", "[accounts.zoe]\naddresses = [\"zo\u{eb}@example.org\"]\n");
+    let config = parse(&text).unwrap();
+    for user in ["zo\u{eb}@example.org", "zoe\u{308}@example.org"] {
+        assert_eq!(config.account_of(user).map(AccountName::as_str), Some("zoe"), "{user:?}");
+    }
 }
 
 proptest! {

@@ -10,6 +10,7 @@
 //! | `ways` | transports |
 //! | `login` | user names and passwords at other servers, and how users log in here |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
+//! | `sendmail` | `sendmail.toml`, a file of its own: the server that `waypost sendmail` submits to |
 //! | `units` | durations and sizes |
 //! | `users` | which users of this machine may submit as which account |
 //! | `problems` | shows what is wrong with file, line, column and a mark under the place |
@@ -19,6 +20,7 @@ mod login;
 mod problems;
 mod read;
 mod section;
+mod sendmail;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -46,6 +48,7 @@ pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
 pub use section::nearest;
 pub(crate) use section::{Placed, Reader, Section, Wrong, read_number, read_size, read_value};
 pub(crate) use units::SIZE_FORM;
+pub use sendmail::SendmailConfig;
 pub use units::{parse_duration, parse_size};
 pub use users::SystemUser;
 pub use ways::direct as direct_transport;
@@ -555,21 +558,9 @@ impl Config {
     /// Reads and checks a configuration file. Relative paths in it are relative to the directory it stands in; the
     /// files it names must be there.
     pub fn load(file: &Path) -> Result<Self, ConfigProblems> {
-        let unreadable = |error: std::io::Error| {
-            let message = format!("cannot read {}: {error}", file.display());
-            let help = (error.kind() == std::io::ErrorKind::NotFound).then(|| {
-                "name the configuration with --config FILE, or try `waypost localserve`, which needs none"
-                    .to_owned()
-            });
-            ConfigProblems::unreadable(file.display().to_string(), message, help)
-        };
-        let bytes = std::fs::read(file).map_err(unreadable)?;
-        let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text,
-            Err(error) => return Err(read::not_utf8(&bytes, error.valid_up_to(), file)),
-        };
-        let absolute = std::path::absolute(file).map_err(unreadable)?;
-        read::config(text, file, absolute.parent().unwrap_or(Path::new("/")), read::Look::Files)
+        let hint = "name the configuration with --config FILE, or try `waypost localserve`, which needs none";
+        let (text, base) = read::file(file, hint)?;
+        read::config(&text, file, &base, read::Look::Files)
     }
 
     /// Reads and checks a configuration that is at hand as text. `file` gives its name in problems, and its directory

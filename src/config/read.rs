@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -36,6 +36,16 @@ pub(super) enum Look {
 
 /// Reads and checks the text of a configuration file.
 pub(super) fn config(text: &str, file: &Path, base: &Path, look: Look) -> Result<Config, ConfigProblems> {
+    document(text, file, base, |top| whole(top, look))
+}
+
+/// Reads a TOML document; `read` gives `None` only where it reported a problem.
+pub(super) fn document<T>(
+    text: &str,
+    file: &Path,
+    base: &Path,
+    read: impl FnOnce(Section<'_>) -> Option<T>,
+) -> Result<T, ConfigProblems> {
     let (document, errors) = DeTable::parse_recoverable(text);
     let syntax: Vec<Problem> = errors
         .iter()
@@ -50,23 +60,37 @@ pub(super) fn config(text: &str, file: &Path, base: &Path, look: Look) -> Result
         return Err(ConfigProblems::new(named, text, syntax));
     }
     let reader = Reader::new(base);
-    let config = whole(Section::new(&reader, "the configuration", 0..0, document.get_ref()), look);
+    let found = read(Section::new(&reader, "the configuration", 0..0, document.get_ref()));
     let problems = reader.into_problems();
-    match config {
-        Some(config) if problems.is_empty() => Ok(config),
+    match found {
+        Some(found) if problems.is_empty() => Ok(found),
         _ => Err(ConfigProblems::new(named, text, problems)),
     }
 }
 
+/// Reads a file, and tells what relative paths in it are relative to. `hint` helps who named one that is not there.
+pub(super) fn file(file: &Path, hint: &str) -> Result<(String, PathBuf), ConfigProblems> {
+    let unreadable = |error: std::io::Error| {
+        let message = format!("cannot read {}: {error}", file.display());
+        let help = (error.kind() == std::io::ErrorKind::NotFound).then(|| hint.to_owned());
+        ConfigProblems::unreadable(file.display().to_string(), message, help)
+    };
+    let bytes = std::fs::read(file).map_err(unreadable)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| not_utf8(error.as_bytes(), error.utf8_error().valid_up_to(), file))?;
+    let mut base = std::path::absolute(file).map_err(unreadable)?;
+    base.pop();
+    Ok((text, base))
+}
+
 /// A file that is no text: shown up to the first wrong byte.
-pub(super) fn not_utf8(bytes: &[u8], valid_up_to: usize, file: &Path) -> ConfigProblems {
+fn not_utf8(bytes: &[u8], valid_up_to: usize, file: &Path) -> ConfigProblems {
     let text = String::from_utf8_lossy(bytes);
     let problem =
         Problem::new(valid_up_to..valid_up_to, "the file is not UTF-8 text", "the first byte that is not");
     ConfigProblems::new(file.display().to_string(), &text, vec![problem])
 }
 
-/// `None` only where a problem was reported.
 fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let reader = top.reader;
     let hostname = top.parsed("hostname", "this server's name, such as \"mail.example.org\"", host_name);
@@ -312,7 +336,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
     network.map(|network| network.trunc()).map_err(|_| format!("{text:?} is no network"))
 }
 
-fn dns(mut section: Section<'_>) -> Dns {
+pub(super) fn dns(mut section: Section<'_>) -> Dns {
     let expected = "an address such as \"127.0.0.1\" or \"127.0.0.1:5353\"";
     let resolvers = section.list("resolvers", expected, |text| address_and_port(text, 53, false));
     let timeout = section.duration("timeout", Duration::from_secs(5));

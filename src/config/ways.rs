@@ -98,6 +98,10 @@ const CONNECTING: [&str; 20] = [
     "recipients_max",
 ];
 
+/// What only a queue has a use for: keys that mean nothing where one message is sent.
+const FOR_MANY: [&str; 4] =
+    ["concurrency", "concurrency_per_destination", "messages_per_connection", "keep_idle"];
+
 impl Kind {
     fn as_str(self) -> &'static str {
         KINDS.iter().find(|(_, kind)| *kind == self).map_or("", |(name, _)| name)
@@ -140,6 +144,50 @@ pub(super) fn transports(section: Section<'_>, look: Look) -> BTreeMap<Transport
     }
     all.entry(TransportName::direct()).or_insert_with(|| Arc::new(direct()));
     all
+}
+
+/// The way of `sendmail.toml`: its top is the table of a transport to one host. Where it names no `kind`, the port tells
+/// which; without a port it is submissions (RFC 8314 §3.3).
+pub(super) fn to_one_host(table: &mut Section<'_>, name: TransportName, look: Look) -> Option<Transport> {
+    let given = table.has("kind");
+    let kind = if given { kind(table, false) } else { kind_of_port(table) };
+    if let Some(other) = kind.filter(|kind| !TO_A_HOST.contains(kind)) {
+        let message = format!("sendmail goes to one host: `kind` cannot be \"{}\"", other.as_str());
+        let problem =
+            Problem::new(table.key_place("kind"), message, "expected smtp, submission, submissions");
+        table.reader.report(problem);
+        return None;
+    }
+    for key in FOR_MANY.into_iter().filter(|key| table.has(key)) {
+        let message = format!("`{key}` has no meaning for a single message");
+        table.reader.report(Problem::new(table.key_place(key), message, "only for transports of the server"));
+    }
+    misplaced(table, kind);
+    let mut common = common(table, kind, look);
+    common.keep_idle = Duration::ZERO;
+    let kind = details(table, kind?, look)?;
+    Some(Transport { name, kind, common })
+}
+
+/// The kind that belongs to a port.
+fn kind_of_port(table: &mut Section<'_>) -> Option<Kind> {
+    table.get("kind");
+    let port =
+        table.get("port").map(|value| value.get_ref().as_integer().map(|port| port.as_str().to_owned()));
+    match port.as_ref().map(Option::as_deref) {
+        None | Some(Some("465")) => Some(Kind::Submissions),
+        Some(Some("587")) => Some(Kind::Submission),
+        Some(Some("25")) => Some(Kind::Smtp),
+        Some(Some(other)) => {
+            let message = format!("port {other} does not tell how the server is spoken to");
+            let help = "kind = \"submissions\" is TLS at once, \"submission\" is STARTTLS, \"smtp\" is as servers do";
+            let problem = Problem::new(table.key_place("port"), message, "needs a `kind`");
+            table.reader.report(problem.help(help));
+            None
+        }
+        // No number: whoever reads the port says so.
+        Some(None) => Some(Kind::Submissions),
+    }
 }
 
 /// The built-in transport as it is when the configuration does not mention it.

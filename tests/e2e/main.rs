@@ -23,4 +23,5 @@ mod routing;
 mod sasl;
 mod seeds;
 mod sendmail;
+mod sendmail_remote;
 mod transports;

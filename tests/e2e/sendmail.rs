@@ -10,7 +10,7 @@ use crate::tools::{inbox, python};
 use crate::world::{Waypost, World, run, wait_for};
 
 /// A user of this machine that is not root.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 const ACCOUNTS: &str = r#"
 postmaster = "ann"
@@ -90,7 +90,7 @@ impl Machine {
 }
 
 /// What a failed call says, and its exit code.
-fn said(output: &Output) -> (Option<i32>, String) {
+pub fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
@@ -160,7 +160,7 @@ fn a_user_whom_no_account_lists_is_told_what_to_do() {
 }
 
 /// The file that standard error names.
-fn kept_file(words: &str) -> PathBuf {
+pub fn kept_file(words: &str) -> PathBuf {
     let line =
         words.lines().find_map(|line| line.split_once("it is kept in ")).unwrap_or_else(|| panic!("{words}"));
     PathBuf::from(line.1)
@@ -206,7 +206,7 @@ fn exit_codes_are_those_of_sysexits() {
 }
 
 /// A search path that finds our sendmail first.
-fn path_with(dir: &Path) -> String {
+pub fn path_with(dir: &Path) -> String {
     format!("{}:{}", dir.display(), std::env::var("PATH").unwrap())
 }
 

@@ -10,11 +10,11 @@ use crate::first_mail::account;
 use crate::tools::submit;
 use crate::world::{SMTP, SUBMISSION, World, wait_for};
 
-const SUBMISSIONS: u16 = 2465;
+pub const SUBMISSIONS: u16 = 2465;
 const SOCKS: u16 = 1080;
 
 /// A process that ends with its test.
-struct Running(Child);
+pub struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -24,7 +24,7 @@ impl Drop for Running {
     }
 }
 
-fn start(command: &mut Command, what: &str, address: SocketAddr) -> Running {
+pub fn start(command: &mut Command, what: &str, address: SocketAddr) -> Running {
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     let running = Running(child.unwrap_or_else(|error| panic!("{what}: {error}")));
     wait_for(what, || TcpStream::connect(address).is_ok());
@@ -32,13 +32,13 @@ fn start(command: &mut Command, what: &str, address: SocketAddr) -> Running {
 }
 
 /// Dovecot's submission server, which knows `ann` with the password `secret` and hands all mail to a sink.
-struct Dovecot {
-    dir: PathBuf,
+pub struct Dovecot {
+    pub dir: PathBuf,
     _running: Running,
 }
 
 impl Dovecot {
-    fn start(world: &World, last: u8, sink: IpAddr) -> Self {
+    pub fn start(world: &World, last: u8, sink: IpAddr) -> Self {
         let (dir, ip) = (world.dir.path().join("dovecot"), world.ip(last));
         fs::create_dir_all(dir.join("home")).unwrap();
         // Its processes run as several users.
@@ -90,7 +90,7 @@ service submission-login {{
         Self { dir, _running: running }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 }

@@ -7,12 +7,17 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::address::Mailbox;
+use crate::envelope::{Notify, Ret};
+use crate::smtp::xtext;
+
 /// Letters that are followed by a value that means nothing here: -A submission or MTA, -B body type, -C configuration,
-/// -D log, -L tag, -N, -R and -V for reports, -O option, -X traffic log, -e error mode, -h hops, -p protocol.
-const IGNORED_WITH_VALUE: &str = "ABCDLNORVXehp";
-/// Letters alone that mean nothing here: -G relayed, -I, -U initial submission, -c, -m me too, -n no aliases, -v words,
-/// -x.
-const IGNORED: &str = "GIUcmnvx";
+/// -D log, -L tag, -O option, -X traffic log, -e error mode, -h hops, -p protocol.
+const IGNORED_WITH_VALUE: &str = "ABCDLOXehp";
+/// Letters alone that mean nothing here: -G relayed, -I, -U initial submission, -c, -m me too, -n no aliases, -x.
+const IGNORED: &str = "GIUcmnx";
+/// RFC 3461 §4.4: an ENVID has at most 100 characters.
+const ENVID_CHARS_MAX: usize = 100;
 /// Letters with an optional value, always joined: -d debug, -q queue run.
 const IGNORED_JOINED: &str = "dq";
 
@@ -42,6 +47,53 @@ pub(super) struct Send {
     pub(super) dots_are_text: bool,
     /// The arguments behind the options.
     pub(super) recipients: Vec<String>,
+    /// `-N`, `-R`, `-V`.
+    pub(super) reports: Reports,
+    /// `-v`: say what the server said.
+    pub(super) verbose: bool,
+}
+
+/// Which reports the sender wants (RFC 3461), in the letters of sendmail(1).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Reports {
+    /// `-N never`, or `-N success,failure,delay`.
+    pub(super) notify: Option<Notify>,
+    /// `-R full`, `-R hdrs`.
+    pub(super) ret: Option<Ret>,
+    /// `-V`, decoded from xtext.
+    pub(super) envid: Option<String>,
+}
+
+impl Send {
+    /// The arguments that send the same message through the server of `file` to these alone.
+    pub(super) fn again<'a>(
+        &self,
+        file: &Path,
+        recipients: impl Iterator<Item = &'a Mailbox>,
+    ) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["--sendmail-config".into(), file.into()];
+        let dots = self.dots_are_text.then(|| "-i".to_owned());
+        let ret = |ret| if ret == Ret::Full { "full" } else { "hdrs" }.to_owned();
+        let notify = |notify: Notify| {
+            let all = [(notify.success, "success"), (notify.failure, "failure"), (notify.delay, "delay")];
+            let wanted: Vec<_> = all.iter().filter(|(wanted, _)| *wanted).map(|(_, name)| *name).collect();
+            if wanted.is_empty() { "never".to_owned() } else { wanted.join(",") }
+        };
+        let options = [
+            ("-f", self.sender.clone()),
+            ("-F", self.full_name.clone()),
+            ("-N", self.reports.notify.map(notify)),
+            ("-R", self.reports.ret.map(ret)),
+            ("-V", self.reports.envid.as_deref().map(xtext::encode)),
+        ];
+        words.extend(dots.map(OsString::from));
+        for (letter, value) in options {
+            words.extend(value.into_iter().flat_map(|value| [letter.into(), value.into()]));
+        }
+        words.push("--".into());
+        words.extend(recipients.map(|recipient| recipient.to_string().into()));
+        words
+    }
 }
 
 /// The whole command line.
@@ -50,6 +102,8 @@ pub(super) struct Arguments {
     pub(super) task: Task,
     /// `--config`: the server's configuration, which says where its socket is.
     pub(super) config: Option<PathBuf>,
+    /// `--sendmail-config`: the file that names another server.
+    pub(super) sendmail_config: Option<PathBuf>,
 }
 
 /// Whether a program name asks for sendmail.
@@ -72,7 +126,7 @@ pub(super) fn parse(program: &Path, arguments: Vec<OsString>) -> Result<Argument
             }
         }
     }
-    let Reader { rest, mut send, mode, config } = reader;
+    let Reader { rest, mut send, mode, config, sendmail_config } = reader;
     send.recipients.extend(rest);
     let newaliases = program.file_name().is_some_and(|name| name == "newaliases");
     let task = match mode {
@@ -85,7 +139,7 @@ pub(super) fn parse(program: &Path, arguments: Vec<OsString>) -> Result<Argument
         }
         Mode::Send => Task::Send(send),
     };
-    Ok(Arguments { task, config })
+    Ok(Arguments { task, config, sendmail_config })
 }
 
 fn text(arguments: Vec<OsString>) -> Result<Vec<String>, String> {
@@ -110,6 +164,7 @@ struct Reader {
     send: Send,
     mode: Mode,
     config: Option<PathBuf>,
+    sendmail_config: Option<PathBuf>,
 }
 
 impl Reader {
@@ -119,6 +174,7 @@ impl Reader {
             match letter {
                 't' => self.send.recipients_in_header = true,
                 'i' => self.send.dots_are_text = true,
+                'v' => self.send.verbose = true,
                 _ if IGNORED.contains(letter) => {}
                 _ if IGNORED_JOINED.contains(letter) => return Ok(()),
                 _ => {
@@ -142,6 +198,9 @@ impl Reader {
             // `-oi`, `-oem`, `-odb`: one letter and perhaps its value; only `i` means something here.
             'o' => self.send.dots_are_text |= value()? == "i",
             'b' => self.mode = mode(&value()?)?,
+            'N' => self.send.reports.notify = Some(notify(&value()?)?),
+            'R' => self.send.reports.ret = Some(ret(&value()?)?),
+            'V' => self.send.reports.envid = Some(envid(&value()?)?),
             _ if IGNORED_WITH_VALUE.contains(letter) => drop(value()?),
             _ => return Err(format!("there is no option -{letter}")),
         }
@@ -150,16 +209,53 @@ impl Reader {
 
     fn long(&mut self, word: &str) -> Result<(), String> {
         let (name, joined) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
-        match name {
-            "help" => self.mode = Mode::Help,
-            "config" => {
-                let value = joined.map(str::to_owned).or_else(|| self.rest.next());
-                self.config = Some(value.ok_or("--config needs a file")?.into());
+        let place = match name {
+            "help" => {
+                self.mode = Mode::Help;
+                return Ok(());
             }
+            "config" => &mut self.config,
+            "sendmail-config" => &mut self.sendmail_config,
             _ => return Err(format!("there is no option --{name}")),
-        }
+        };
+        let value = joined.map(str::to_owned).or_else(|| self.rest.next());
+        *place = Some(value.ok_or_else(|| format!("--{name} needs a file"))?.into());
         Ok(())
     }
+}
+
+/// RFC 3461 §4.1.
+fn notify(value: &str) -> Result<Notify, String> {
+    let mut notify = Notify { success: false, failure: false, delay: false };
+    if value.eq_ignore_ascii_case("never") {
+        return Ok(notify);
+    }
+    for word in value.split(',') {
+        match word.trim().to_ascii_lowercase().as_str() {
+            "success" => notify.success = true,
+            "failure" => notify.failure = true,
+            "delay" => notify.delay = true,
+            _ => return Err(format!("-N {value}: expected never, or some of success,failure,delay")),
+        }
+    }
+    Ok(notify)
+}
+
+/// RFC 3461 §4.3.
+fn ret(value: &str) -> Result<Ret, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "full" => Ok(Ret::Full),
+        "hdrs" => Ok(Ret::Headers),
+        _ => Err(format!("-R {value}: expected full or hdrs")),
+    }
+}
+
+/// RFC 3461 §4.4.
+fn envid(value: &str) -> Result<String, String> {
+    let decoded = xtext::decode(value).filter(|text| !text.is_empty() && value.len() <= ENVID_CHARS_MAX);
+    decoded.ok_or_else(|| {
+        format!("-V {value}: expected up to {ENVID_CHARS_MAX} characters without spaces; `+` is written +2B, `=` +3D")
+    })
 }
 
 fn mode(letter: &str) -> Result<Mode, String> {
@@ -191,6 +287,8 @@ mod tests {
             recipients_in_header: flags.contains('t'),
             dots_are_text: flags.contains('i'),
             recipients: recipients.iter().map(|&recipient| recipient.to_owned()).collect(),
+            verbose: flags.contains('v'),
+            ..Send::default()
         })
     }
 
@@ -214,7 +312,7 @@ mod tests {
             ("-tif ann@a.test", send("ti", "ann@a.test", "", &[])),
             ("-r ann@a.test -F Ann_B x@y", send("", "ann@a.test", "Ann B", &["x@y"])),
             ("-f <> -t", send("t", "<>", "", &[])),
-            ("-v -n -m -U -N never -R hdrs -V id -X log -d9.1 -q1h -bm x@y", send("", "", "", &["x@y"])),
+            ("-v -n -m -U -X log -d9.1 -q1h -bm x@y", send("v", "", "", &["x@y"])),
             ("-O DeliveryMode=b -oQ/var/spool -o i x@y", send("i", "", "", &["x@y"])),
             ("-L sm-msp -Am -p SMTP -h 3 -B 7BIT x@y", send("", "", "", &["x@y"])),
             ("-i -- -f@y", send("i", "", "", &["-f@y"])),
@@ -226,6 +324,40 @@ mod tests {
         ] {
             assert_eq!(parsed(line), Ok(task), "{line}");
         }
+    }
+
+    #[test]
+    fn reports_are_asked_for() {
+        let reports = |line: &str| match parsed(line) {
+            Ok(Task::Send(send)) => send.reports,
+            other => panic!("{line}: {other:?}"),
+        };
+        let notify = |success, failure, delay| Some(Notify { success, failure, delay });
+        for (line, expected) in [
+            ("x@y", Reports::default()),
+            ("-N never x@y", Reports { notify: notify(false, false, false), ..Reports::default() }),
+            ("-Nsuccess,DELAY x@y", Reports { notify: notify(true, false, true), ..Reports::default() }),
+            ("-R HDRS x@y", Reports { ret: Some(Ret::Headers), ..Reports::default() }),
+            (
+                "-V a+2Bb -R full x@y",
+                Reports { ret: Some(Ret::Full), envid: Some("a+b".into()), notify: None },
+            ),
+        ] {
+            assert_eq!(reports(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_sent_with_the_same_options() {
+        let line = "-t -i -f ann@a.test -F Ann -N success,delay -R hdrs -V a+2Bb bob@b.test";
+        let Ok(Task::Send(send)) = parsed(line) else { panic!("{line}") };
+        let left = Mailbox::parse("c@d.test").unwrap();
+        let words: Vec<_> = send.again(Path::new("/s.toml"), std::iter::once(&left));
+        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        assert_eq!(
+            words.join(" "),
+            "--sendmail-config /s.toml -i -f ann@a.test -F Ann -N success,delay -R hdrs -V a+2Bb -- c@d.test"
+        );
     }
 
     #[test]
@@ -241,7 +373,13 @@ mod tests {
             ("-Z x@y", "no option -Z"),
             ("-ü x@y", "no option -ü"),
             ("--turbo", "no option --turbo"),
-            ("--config", "needs a file"),
+            ("--config", "--config needs a file"),
+            ("--sendmail-config", "--sendmail-config needs a file"),
+            ("-N sometimes x@y", "-N sometimes: expected never"),
+            ("-N never,delay x@y", "expected never, or"),
+            ("-R some x@y", "expected full or hdrs"),
+            ("-V a_b x@y", "without spaces"),
+            ("-V a=b x@y", "`=` +3D"),
         ] {
             let error = parsed(line).unwrap_err();
             assert!(error.contains(words), "{line}: {error}");

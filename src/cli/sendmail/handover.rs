@@ -12,10 +12,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::arguments::Reports;
 use super::exit::{Failure, SysExit};
 use super::message::Message;
+use super::say;
 use crate::address::Mailbox;
-use crate::control::connect_submit;
+use crate::control::{SUBMIT_SOCKET_NAME, connect_submit};
+use crate::envelope::{BodyType, ReversePath};
+use crate::smtp::command::{ForwardPath, Mail, Rcpt};
 use crate::smtp::dot_stuff::stuff;
 use crate::smtp::reply::ReplyParser;
 use crate::smtp::{Extensions, Reply};
@@ -47,6 +51,9 @@ pub(super) struct Handover<'a> {
     pub(super) sender: Sender,
     pub(super) full_name: Option<String>,
     pub(super) recipients: Vec<Mailbox>,
+    pub(super) reports: Reports,
+    /// Say what the server said.
+    pub(super) verbose: bool,
 }
 
 /// Sends a message through the server of a data directory.
@@ -102,15 +109,33 @@ fn copy_lines(mut from: impl BufRead, mut to: impl Write) -> io::Result<()> {
 fn connect(data_dir: &Path) -> Result<UnixStream, Failure> {
     let dir = data_dir.display();
     connect_submit(data_dir).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-            Failure::new(SysExit::TempFail, format!("no Waypost server is running for {dir}"))
-        }
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => Failure::new(
+            SysExit::TempFail,
+            format!(
+                "no Waypost server is running for {dir}\n\
+                 to send through another server, name it in sendmail.toml: see sendmail --help"
+            ),
+        ),
         io::ErrorKind::PermissionDenied => {
-            let hint = "the directories down to it must be open to its users (chmod o+x)";
-            Failure::new(SysExit::NoPerm, format!("cannot reach the socket in {dir}: {hint}"))
+            let closed = closed_dir(data_dir, |path| std::fs::metadata(path).map(drop));
+            let closed = closed.display();
+            Failure::new(
+                SysExit::NoPerm,
+                format!("cannot reach the socket in {dir}: {closed} is closed to this user\nas root: chmod o+x {closed}"),
+            )
         }
         _ => Failure::new(SysExit::TempFail, format!("cannot speak to the server in {dir}: {error}")),
     })
+}
+
+/// The first directory on the way to the socket that does not let us through; `look` at something in one fails then.
+fn closed_dir<'p>(data_dir: &'p Path, look: impl Fn(&Path) -> io::Result<()>) -> &'p Path {
+    let is_closed = |dir: &Path| {
+        look(&dir.join(SUBMIT_SOCKET_NAME))
+            .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let above: Vec<&Path> = data_dir.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+    above.into_iter().rev().find(|dir| is_closed(dir)).unwrap_or(data_dir)
 }
 
 fn broken(error: io::Error) -> Failure {
@@ -159,7 +184,9 @@ impl Peer {
         let content = handover.message.complete(sender.as_ref(), handover.full_name.as_deref());
         let (mut taken, mut refused) = (0, Vec::new());
         for recipient in recipients {
-            let reply = self.command(&format!("RCPT TO:<{recipient}>"))?;
+            let path = ForwardPath::Mailbox(recipient.clone());
+            let notify = handover.reports.notify.filter(|_| self.extensions.dsn);
+            let reply = self.command(&Rcpt { notify, ..Rcpt::new(path) }.to_string())?;
             // RFC 5321 §4.5.3.1.10: too many for one transaction.
             if reply.code == 452 && taken > 0 && refused.is_empty() && is_too_many(&reply) {
                 break;
@@ -169,7 +196,7 @@ impl Peer {
                 refused.push(Failure::refused(without_this_machine(recipient), &reply));
             }
         }
-        if let Some(failure) = joined(refused) {
+        if let Some(failure) = Failure::joined(refused) {
             return Err(failure);
         }
         let go_on = self.command("DATA")?;
@@ -180,17 +207,19 @@ impl Peer {
         let sent = self.write(&stuffed.body).and_then(|()| self.write(stuffed.end));
         // A server that hangs up on a message has often said why.
         match (sent, self.reply()) {
-            (_, Ok(reply)) => expect("the message", reply).map(|_| &recipients[taken..]),
+            (_, Ok(reply)) => {
+                let reply = expect("the message", reply)?;
+                if handover.verbose {
+                    say(&format!("sendmail: {} {}", reply.code, reply.lines.join(" ")));
+                }
+                Ok(&recipients[taken..])
+            }
             (Err(failure), Err(_)) | (Ok(()), Err(failure)) => Err(failure),
         }
     }
 
     /// MAIL from the first sender that the server takes.
     fn mail(&mut self, handover: &Handover<'_>) -> Result<Option<Mailbox>, Failure> {
-        let mut parameters = String::new();
-        if self.extensions.eight_bit_mime && !handover.message.is_ascii() {
-            parameters.push_str(" BODY=8BITMIME");
-        }
         let (first, second) = match &handover.sender {
             Sender::Null => (None, None),
             Sender::Address(address) => (Some(address.clone()), None),
@@ -202,25 +231,28 @@ impl Peer {
                 }
             }
         };
-        let reply = self.mail_from(first.as_ref(), handover, &parameters)?;
+        let reply = self.mail_from(first.as_ref(), handover)?;
         let Some(second) = second.filter(|_| !reply.is_positive()) else {
             let shown = first.as_ref().map_or_else(|| "<>".to_owned(), without_this_machine);
             return expect(&format!("sender {shown}"), reply).map(|_| first);
         };
-        let reply = self.mail_from(Some(&second), handover, &parameters)?;
+        let reply = self.mail_from(Some(&second), handover)?;
         expect(&format!("sender {}", without_this_machine(&second)), reply).map(|_| Some(second))
     }
 
-    fn mail_from(
-        &mut self,
-        sender: Option<&Mailbox>,
-        handover: &Handover<'_>,
-        parameters: &str,
-    ) -> Result<Reply, Failure> {
-        let path = sender.map_or_else(String::new, ToString::to_string);
+    fn mail_from(&mut self, sender: Option<&Mailbox>, handover: &Handover<'_>) -> Result<Reply, Failure> {
+        let offered = &self.extensions;
         let mut addresses = sender.into_iter().chain(&handover.recipients);
-        let utf8 = self.extensions.smtputf8 && addresses.any(Mailbox::needs_smtputf8);
-        self.command(&format!("MAIL FROM:<{path}>{parameters}{}", if utf8 { " SMTPUTF8" } else { "" }))
+        let path = sender.cloned().map_or(ReversePath::Null, ReversePath::Mailbox);
+        let eight_bit = offered.eight_bit_mime && !handover.message.is_ascii();
+        let mail = Mail {
+            body: eight_bit.then_some(BodyType::EightBitMime),
+            smtputf8: offered.smtputf8 && addresses.any(Mailbox::needs_smtputf8),
+            ret: handover.reports.ret.filter(|_| offered.dsn),
+            envid: handover.reports.envid.clone().filter(|_| offered.dsn),
+            ..Mail::new(path)
+        };
+        self.command(&mail.to_string())
     }
 
     fn command(&mut self, line: &str) -> Result<Reply, Failure> {
@@ -268,25 +300,24 @@ fn without_this_machine(mailbox: &Mailbox) -> String {
     }
 }
 
-/// Several refusals as one: the worst that lasts decides the code, each has its line.
-fn joined(refused: Vec<Failure>) -> Option<Failure> {
-    let lasting = refused.iter().find(|failure| failure.exit != SysExit::TempFail);
-    let exit = lasting.or(refused.first())?.exit;
-    let lines: Vec<_> = refused.into_iter().map(|failure| failure.message).collect();
-    Some(Failure { exit, message: lines.join("\n") })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn several_refusals_are_one_failure() {
-        let failure = |exit, text: &str| Failure::new(exit, text);
-        assert_eq!(joined(vec![]), None);
-        let both = joined(vec![failure(SysExit::TempFail, "a"), failure(SysExit::NoUser, "b")]).unwrap();
-        assert_eq!(both, failure(SysExit::NoUser, "a\nb"));
-        assert_eq!(joined(vec![failure(SysExit::TempFail, "a")]).unwrap().exit, SysExit::TempFail);
+    fn the_directory_that_keeps_a_user_out_is_named() {
+        for (closed, named) in [("/srv/mail", "/srv/mail"), ("/srv", "/srv"), ("/nowhere", "/srv/mail/data")]
+        {
+            let look = |path: &Path| {
+                let denied = path.starts_with(closed);
+                if denied {
+                    Err(io::ErrorKind::PermissionDenied.into())
+                } else {
+                    Err(io::ErrorKind::NotFound.into())
+                }
+            };
+            assert_eq!(closed_dir(Path::new("/srv/mail/data"), look), Path::new(named), "{closed}");
+        }
     }
 
     #[test]

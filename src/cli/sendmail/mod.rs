@@ -1,13 +1,16 @@
 //! `waypost sendmail`, and the program called as `sendmail`: how cron, PHP, git and mail programs hand over mail.
 //!
-//! The message goes to the server on this machine, through its socket `submit.sock`; see [`crate::control`]. Exit codes
-//! are those of sysexits.h. What could not be sent is kept in a file. docs/sendmail.md tells it to users.
+//! The message goes to the server on this machine, through its socket `submit.sock` (see [`crate::control`]), or to any
+//! other that a `sendmail.toml` names. Exit codes are those of sysexits.h. What could not be sent is kept in a file.
+//! docs/sendmail.md tells it to users.
 //!
 //! | file | what it does |
 //! | --- | --- |
 //! | `arguments` | reads the command line |
 //! | `message` | reads the message: header, recipients; what is added and taken away |
-//! | `handover` | speaks to the server |
+//! | `way` | which server gets it |
+//! | `handover` | speaks to the server on this machine |
+//! | `remote` | submits to another |
 //! | `exit` | failures and their codes |
 //! | `dead_letter` | keeps what could not be sent |
 
@@ -16,6 +19,8 @@ mod dead_letter;
 mod exit;
 mod handover;
 mod message;
+mod remote;
+mod way;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Write};
@@ -29,14 +34,12 @@ use self::arguments::{Arguments, Send, Task};
 use self::exit::{Failure, SysExit};
 use self::handover::{Handover, Sender};
 use self::message::{Message, THIS_MACHINE};
-use super::config_file;
+use self::remote::Remote;
+use self::way::Way;
 use crate::address::{Domain, LocalPart, Mailbox};
-use crate::config::DATA_DIR_DEFAULT;
 
 /// What is read from standard input at most; the server may take less, and says so.
 const MESSAGE_BYTES_MAX: u64 = 1 << 30;
-/// Names the server's configuration, as for every other command.
-const CONFIG_VARIABLE: &str = "WAYPOST_CONFIG";
 
 const HELP: &str = "\
 Send the message on standard input: what cron, PHP, git and mail programs call
@@ -49,21 +52,42 @@ Usage: waypost sendmail [OPTIONS] [RECIPIENT]...
   -i, -oi      a line with a dot alone does not end the message
   -f, -r ADDR  the sender, whom reports go to
   -F NAME      the name in a From field that is added
+  -N WHEN      which reports come: never, or some of success,failure,delay
+  -R WHAT      what of the message they return: full or hdrs
+  -V ID        what they call the message
+  -v           say what the server said
   -bs          speak SMTP on standard input and output
-  --config FILE  the server's configuration, which says where its socket is
 
-Other options of other sendmails are taken and ignored. The message goes to the
-server on this machine; `users` in [accounts.NAME] of its configuration says
-which system user may send as which account.
+Other options of other sendmails are taken and ignored.
+
+Which server gets the message: the first of these decides
+  --sendmail-config FILE     the server that this file names
+  --config FILE              the Waypost on this machine with this configuration
+  $WAYPOST_SENDMAIL_CONFIG   as --sendmail-config
+  $WAYPOST_CONFIG            as --config
+  ~/.config/waypost/sendmail.toml, /etc/waypost/sendmail.toml
+                             where one is there: the server that it names
+  else                       the Waypost on this machine
+
+On this machine, `users` in [accounts.NAME] of the server's configuration says
+which system user may send as which account. For another server, sendmail.toml
+holds no more than
+
+  host = \"smtp.example.com\"              port 465, TLS at once
+  username = \"ann@example.com\"
+  password_file = \"password\"            one line; relative to this file
+  from = \"ann@example.com\"
+  local_users_to = \"ann@example.com\"    who gets mail for root and the like
 
 Exit codes are those of sysexits.h: 0 sent, 64 usage, 65 bad message, 67 unknown
-recipient, 69 refused, 74 input or output failed, 75 try again later, 76 no
-SMTP, 77 not allowed. What could not be sent is kept in a file that is named on
-standard error.
+recipient, 68 no such server, 69 refused, 74 input or output failed, 75 try again
+later, 76 no SMTP, 77 not allowed, 78 bad configuration. What could not be sent is
+kept in a file that is named on standard error.
 
 Examples:
   echo hello | waypost sendmail ann@example.org
   waypost sendmail -t -i < message.eml
+  waypost sendmail --sendmail-config work.toml -i -v bob@example.net < message.eml
 ";
 
 /// Send a message as cron, PHP and git do (sendmail)
@@ -87,6 +111,9 @@ pub(super) fn called(mut arguments: impl Iterator<Item = OsString>) -> Option<(P
 
 /// Runs it behind options of `waypost` itself.
 pub(super) fn run(args: SendmailArgs, config: Option<PathBuf>) -> ExitCode {
+    // What the environment says is looked at later, and counts for less.
+    let config =
+        config.filter(|file| std::env::var_os(way::CONFIG_VARIABLE).is_none_or(|named| *file != named));
     run_called(Path::new("sendmail"), args.arguments, config)
 }
 
@@ -94,9 +121,9 @@ pub(super) fn run(args: SendmailArgs, config: Option<PathBuf>) -> ExitCode {
 pub(super) fn run_called(program: &Path, arguments: Vec<OsString>, config: Option<PathBuf>) -> ExitCode {
     let shown = shown(&arguments);
     let result = match arguments::parse(program, arguments) {
-        Ok(arguments) => {
-            let config = arguments.config.clone().or(config);
-            perform(arguments, config.as_deref(), &shown)
+        Ok(mut arguments) => {
+            arguments.config = arguments.config.or(config);
+            perform(&arguments, &shown)
         }
         Err(message) => Err(Failure::new(SysExit::Usage, message)),
     };
@@ -111,27 +138,31 @@ pub(super) fn run_called(program: &Path, arguments: Vec<OsString>, config: Optio
     }
 }
 
-fn perform(arguments: Arguments, config: Option<&Path>, shown: &str) -> Result<(), Failure> {
-    let data_dir =
-        || data_dir(config.map(Path::to_owned).or_else(|| std::env::var_os(CONFIG_VARIABLE).map(Into::into)));
-    match arguments.task {
+fn perform(arguments: &Arguments, shown: &str) -> Result<(), Failure> {
+    let way = || way::choose(arguments, |name| std::env::var_os(name), |file| file.exists());
+    match &arguments.task {
         Task::Nothing => Ok(()),
         Task::Help => io::stdout()
             .write_all(HELP.as_bytes())
             .map_err(|error| Failure::new(SysExit::IoErr, format!("standard output: {error}"))),
-        Task::Speak => handover::speak(&data_dir()?),
+        Task::Speak => match way() {
+            Way::Local(config) => handover::speak(&way::data_dir(config.as_deref())?),
+            Way::Remote(file) => Err(Failure::new(
+                SysExit::Usage,
+                format!("-bs speaks with the server on this machine, and {} names another", file.display()),
+            )),
+        },
         Task::Send(send) => {
             let mut input = Vec::new();
             let read = io::stdin().lock().take(MESSAGE_BYTES_MAX + 1).read_to_end(&mut input);
             read.map_err(|error| Failure::new(SysExit::IoErr, format!("standard input: {error}")))?;
-            let sent = data_dir().and_then(|data_dir| send_to(&data_dir, &send, &input));
-            sent.map_err(|failure| kept(failure, &input, shown))
+            send_by(&way(), send, &input).map_err(|failure| kept(failure, &input, shown))
         }
     }
 }
 
-/// Sends a message through the server of a data directory.
-fn send_to(data_dir: &Path, send: &Send, input: &[u8]) -> Result<(), Failure> {
+/// Sends a message one way.
+fn send_by(way: &Way, send: &Send, input: &[u8]) -> Result<(), Failure> {
     if input.len() as u64 > MESSAGE_BYTES_MAX {
         return Err(Failure::new(
             SysExit::DataErr,
@@ -141,14 +172,27 @@ fn send_to(data_dir: &Path, send: &Send, input: &[u8]) -> Result<(), Failure> {
     let message = Message::read(input, send.dots_are_text);
     let recipients = recipients(send, &message)?;
     let me = User::from_uid(getuid()).ok().flatten();
-    let sender = match &send.sender {
-        None => Sender::Default { author: message.author(), user: this_user(me.as_ref())? },
-        Some(text) if matches!(text.trim(), "" | "<>") => Sender::Null,
-        Some(text) => Sender::Address(one_address(text)?),
-    };
     let gecos = || me.as_ref().and_then(|me| full_name(&me.name, &me.gecos.to_string_lossy()));
     let full_name = send.full_name.clone().or_else(|| std::env::var("NAME").ok()).or_else(gecos);
-    handover::hand_over(data_dir, &Handover { message: &message, sender, full_name, recipients })
+    let config = match way {
+        Way::Remote(file) => {
+            return Remote::load(file)?.send(send, &message, full_name.as_deref(), recipients);
+        }
+        Way::Local(config) => config.as_deref(),
+    };
+    let sender = match &send.sender {
+        None => Sender::Default { author: message.author(), user: this_user(me.as_ref())? },
+        Some(text) if is_null(text) => Sender::Null,
+        Some(text) => Sender::Address(one_address(text)?),
+    };
+    let (message, reports, verbose) = (&message, send.reports.clone(), send.verbose);
+    let handover = Handover { message, sender, full_name, recipients, reports, verbose };
+    handover::hand_over(&way::data_dir(config)?, &handover)
+}
+
+/// Whether `-f` names nobody.
+fn is_null(sender: &str) -> bool {
+    matches!(sender.trim(), "" | "<>")
 }
 
 /// Recipients of the command line and, if asked for, of the header; each once.
@@ -194,37 +238,18 @@ fn full_name(user: &str, gecos: &str) -> Option<String> {
     Some(name).filter(|name| !name.is_empty())
 }
 
-/// The directory with the server's socket. The rest of the configuration is none of our business: it may be wrong at
-/// the moment, and this user may not even read it.
-fn data_dir(config: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let named = config.is_some();
-    let Ok(file) = config_file::find(config.as_deref(), Path::is_file) else {
-        return Ok(DATA_DIR_DEFAULT.into());
-    };
-    match std::fs::read_to_string(&file) {
-        Ok(text) => Ok(data_dir_in(&text, &file)),
-        Err(_) if !named => Ok(DATA_DIR_DEFAULT.into()),
-        Err(error) => Err(Failure::new(SysExit::Config, format!("cannot read {}: {error}", file.display()))),
-    }
-}
-
-fn data_dir_in(text: &str, file: &Path) -> PathBuf {
-    let table: Option<toml::Table> = text.parse().ok();
-    let dir = table.as_ref().and_then(|table| table.get("data_dir")?.as_str());
-    // Relative to the configuration file, as for the server.
-    dir.map_or_else(|| DATA_DIR_DEFAULT.into(), |dir| file.parent().unwrap_or(Path::new("")).join(dir))
-}
-
 /// Keeps a message that was not sent, and says where.
-fn kept(failure: Failure, input: &[u8], shown: &str) -> Failure {
+fn kept(failure: Failure, input: &[u8], given: &str) -> Failure {
+    let again = failure.again.as_deref().map(shown);
+    let whom = if again.is_some() { "sent to these" } else { "sent" };
     let words = match dead_letter::keep(input) {
         Ok(path) => {
-            let path = path.display();
+            let (path, again) = (path.display(), again.as_deref().unwrap_or(given));
             format!(
-                "the message was not sent; it is kept in {path}\nto send it again: sendmail {shown} < {path}"
+                "the message was not {whom}; it is kept in {path}\nto send it again: sendmail {again} < {path}"
             )
         }
-        Err(error) => format!("the message was not sent, and could not be kept: {error}"),
+        Err(error) => format!("the message was not {whom}, and could not be kept: {error}"),
     };
     Failure { message: format!("{}\n{words}", failure.message), ..failure }
 }
@@ -264,20 +289,6 @@ mod tests {
         assert_eq!(arguments, ["-c", "root"]);
         assert!(called(words("waypost queue list")).is_none());
         assert!(called(words("waypost --config sendmail check")).is_none());
-    }
-
-    #[test]
-    fn the_socket_is_in_the_data_directory() {
-        let file = Path::new("/etc/waypost/waypost.toml");
-        for (text, dir) in [
-            ("data_dir = \"/srv/mail\"", "/srv/mail"),
-            ("data_dir = \"data\"", "/etc/waypost/data"),
-            ("hostname = \"x\"", DATA_DIR_DEFAULT),
-            ("not toml", DATA_DIR_DEFAULT),
-        ] {
-            assert_eq!(data_dir_in(text, file), Path::new(dir), "{text}");
-        }
-        assert_eq!(data_dir(Some("/nonexistent".into())).unwrap_err().exit, SysExit::Config);
     }
 
     #[test]

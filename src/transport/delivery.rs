@@ -13,11 +13,10 @@ use super::pool::transactions_max;
 use super::session::Session;
 use super::transaction::{Answer, Transaction};
 use super::{DestinationKey, Inner, Job};
-use crate::config::{Service, Smarthost, TlsPolicy, Transport, TransportKind};
+use crate::config::{Transport, TransportKind};
 use crate::envelope::Recipient;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::smtp::dot_stuff::{Stuffed, stuff};
-use crate::tls::Verify;
 
 /// A job on its way.
 pub(super) struct Delivery<'a> {
@@ -128,29 +127,7 @@ impl<'a> Delivery<'a> {
     }
 
     fn opener(&self) -> Opener<'a> {
-        let (engine, common) = (self.engine, &self.transport.common);
-        // RFC 8689 §4.2.1: REQUIRETLS wants a verified peer, whatever the transport would put up with.
-        let require_tls = self.job.message.envelope.require_tls;
-        let policy = if require_tls { TlsPolicy::Required } else { common.tls };
-        let verify = if require_tls || common.verify { Verify::Peer } else { Verify::Nothing };
-        let (login, proxy, tls_at_once) = match &self.transport.kind {
-            TransportKind::Smarthost(Smarthost { login, service, .. }) => {
-                (login.as_ref(), None, *service == Service::Submissions)
-            }
-            TransportKind::Socks { proxy, .. } => (None, Some(proxy), false),
-            TransportKind::Direct { .. } | TransportKind::Fail { .. } => (None, None, false),
-        };
-        Opener {
-            resolver: &engine.resolver,
-            tls: engine.authorities.tls(&engine.tls, self.transport),
-            ehlo: common.ehlo.as_ref().unwrap_or(&engine.hostname),
-            common,
-            policy,
-            verify,
-            tls_at_once,
-            login,
-            proxy,
-        }
+        Opener::of(self.engine, self.transport, self.job.message.envelope.require_tls)
     }
 
     fn as_seen_from_here(&self, outcome: Outcome) -> Outcome {
@@ -253,7 +230,7 @@ impl<'a> Delivery<'a> {
 }
 
 /// Said where no other words are left; it should never be seen.
-fn no_progress() -> Outcome {
+pub(super) fn no_progress() -> Outcome {
     let text = "no host could be tried";
     Outcome::ours(Verdict::Temporary, Stage::Connect, EnhancedCode::new(4, 4, 0), text)
 }

@@ -7,11 +7,13 @@
 //!
 //! Decisions are pure: `classify` (what replies and failures mean), `fit` (what a message needs and a peer offers),
 //! `transaction` (commands and replies), `plan` (hosts and addresses, but for the look-ups). Work is done by `open` (how
-//! a session begins), `auth` (AUTH), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them.
+//! a session begins), `auth` (AUTH), `session` (bytes), `pool` (kept connections) and `delivery`, which leads a job through all of them; `conversation` lets somebody
+//! else speak.
 
 mod auth;
 mod authorities;
 mod classify;
+mod conversation;
 mod delivery;
 mod fit;
 mod open;
@@ -34,6 +36,8 @@ use crate::names::QueueId;
 use crate::outcome::Outcome;
 use crate::spool::NewMessage;
 use crate::tls::ClientTls;
+
+pub use conversation::Conversation;
 
 use authorities::Authorities;
 use delivery::Delivery;

@@ -8,11 +8,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::TcpStream;
 
+use super::Inner;
 use super::auth::authenticate;
 use super::classify::{Cause, Failure, Seen};
 use super::session::{Session, Timeouts};
 use crate::address::Domain;
-use crate::config::{Host, Login, Proxy, TlsPolicy, TransportCommon};
+use crate::config::{
+    Host, Login, Proxy, Service, Smarthost, TlsPolicy, Transport, TransportCommon, TransportKind,
+};
 use crate::dns::{DnsError, Resolver};
 use crate::net::{DialError, Stream, Through, dial, dial_through};
 use crate::outcome::Stage;
@@ -55,7 +58,33 @@ pub(super) struct Opener<'a> {
     pub(super) proxy: Option<&'a Proxy>,
 }
 
-impl Opener<'_> {
+impl<'a> Opener<'a> {
+    /// What a transport says; `require_tls` is the message's own wish.
+    pub(super) fn of(engine: &'a Inner, transport: &'a Transport, require_tls: bool) -> Self {
+        let common = &transport.common;
+        // RFC 8689 §4.2.1: REQUIRETLS wants a verified peer, whatever the transport would put up with.
+        let policy = if require_tls { TlsPolicy::Required } else { common.tls };
+        let verify = if require_tls || common.verify { Verify::Peer } else { Verify::Nothing };
+        let (login, proxy, tls_at_once) = match &transport.kind {
+            TransportKind::Smarthost(Smarthost { login, service, .. }) => {
+                (login.as_ref(), None, *service == Service::Submissions)
+            }
+            TransportKind::Socks { proxy, .. } => (None, Some(proxy), false),
+            TransportKind::Direct { .. } | TransportKind::Fail { .. } => (None, None, false),
+        };
+        Self {
+            resolver: &engine.resolver,
+            tls: engine.authorities.tls(&engine.tls, transport),
+            ehlo: common.ehlo.as_ref().unwrap_or(&engine.hostname),
+            common,
+            policy,
+            verify,
+            tls_at_once,
+            login,
+            proxy,
+        }
+    }
+
     /// A session with a peer, ready for MAIL.
     pub(super) async fn open(&self, peer: &Peer) -> Result<Session, Failure> {
         match self.open_once(peer, self.policy).await {

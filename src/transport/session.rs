@@ -195,7 +195,7 @@ impl Session {
     }
 
     /// Writes the content and reads the final reply.
-    async fn content(&mut self, content: &Stuffed, last: bool) -> Result<Reply, Failure> {
+    pub(super) async fn content(&mut self, content: &Stuffed, last: bool) -> Result<Reply, Failure> {
         // RFC 2920 §3.1: QUIT may follow the end of data in the same group. Nobody waits for its reply.
         let quit: &[u8] = if last && self.extensions.pipelining { b"QUIT\r\n" } else { b"" };
         match write_content(&mut self.stream, content, quit, self.timeouts.block).await {

@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use crate::sendmail::{NOBODY, kept_file, path_with, said};
 use crate::tools::{inbox, python};
-use crate::transports::{Dovecot, SUBMISSIONS};
+use crate::transports::{Dovecot, Running, SUBMISSIONS};
 use crate::world::{SMTP, SUBMISSION, Sink, Waypost, World, run, wait_for};
 
 /// A machine whose users send through a server elsewhere.
@@ -121,7 +121,12 @@ fn dovecot_takes_it_by_each_mechanism_and_by_either_tls() {
     for (port, more, code, words) in [
         (SUBMISSIONS, format!("{at_once}password = \"guess\""), 77, "535"),
         (SUBMISSIONS, format!("{at_once}password = \"guess\""), 77, "see "),
-        (SUBMISSION, format!("{starttls}password = \"secret\"\ntls = \"none\""), 77, "authentication"),
+        (
+            SUBMISSION,
+            format!("{starttls}password = \"secret\"\ntls = \"none\"\nmechanisms = \"PLAIN\""),
+            77,
+            "no authentication mechanism",
+        ),
         (SUBMISSIONS, format!("{starttls}password = \"secret\""), 75, "greeting"),
     ] {
         config(port, &(more + "\ngreeting_timeout = \"1s\"\n"));
@@ -150,8 +155,8 @@ fn a_smarthost_in_the_lan_takes_what_cron_says_to_root() {
         "Date: ",
         "Message-Id: <",
         "fertig: größer",
-        "\n..hidden",
-        "\n..\nrest",
+        "\n.hidden",
+        "\n.\nrest",
     ] {
         let found = messages[0].replace('\r', "");
         assert!(found.contains(line), "{line:?} in {found:?}");
@@ -329,4 +334,179 @@ subprocess.run([sys.argv[1], "-t", "-oi"], input=m.as_bytes(), check=True)
     ]);
     wait_for("git's mail", || inbox(server.ip, "bob").contains("Subject: [PATCH] Add a file with a dot"));
     assert!(inbox(server.ip, "bob").contains("+.\r\n") || inbox(server.ip, "bob").contains("+.\n"));
+}
+
+#[test]
+fn php_and_mailx_and_mutt_send_through_it() {
+    let machine = Machine::new();
+    let sink =
+        machine.with_smarthost("from = \"web@example.test\"\nlocal_users_to = \"admin@outside.test\"\n");
+    let program = machine.sendmail.display();
+    let with = |subject: &str| {
+        let found =
+            sink.messages().into_iter().find(|message| message.contains(&format!("Subject: {subject}")));
+        found.unwrap_or_else(|| panic!("no {subject:?} in {:?}", sink.messages())).replace('\r', "")
+    };
+    let runs = |command: &mut Command, input: &str| {
+        machine.at_home(command);
+        let output = run(command, input);
+        assert!(output.status.success() && output.stderr.is_empty(), "{command:?}: {output:?}");
+    };
+
+    // PHP's default command, and what many programs give as the fifth parameter.
+    for (subject, parameters) in [("php plain", ""), ("php sender", ", '-fbounce@example.test'")] {
+        let text = format!(
+            "$headers = \"From: Shop <shop@example.test>\\r\\nBcc: hidden@outside.test\";\n\
+             exit(mail('Ann <ann@outside.test>', '{subject}', \"eins\\n.\\nzwei\\n\", $headers{parameters}) ? 0 : 1);"
+        );
+        let path = format!("sendmail_path={program} -t -i");
+        runs(Command::new("php").args(["-n", "-d", &path, "-r", &text]), "");
+    }
+    let plain = with("php plain");
+    for line in [
+        "X-Mail-Args: <web@example.test>",
+        "<ann@outside.test>",
+        "<hidden@outside.test>",
+        "From: Shop <shop@example.test>\n",
+        "\neins\n.\nzwei",
+    ] {
+        assert!(plain.contains(line), "no {line:?}: {plain}");
+    }
+    assert!(!plain.contains("Bcc"), "{plain}");
+    assert!(with("php sender").contains("X-Mail-Args: <bounce@example.test>"));
+    // A failure is PHP's failure.
+    let path = format!("sendmail_path={program} -t -i");
+    let mut php = Command::new("php");
+    machine.at_home(php.args(["-n", "-d", &path, "-r", "exit(mail('a@b..c', 's', 't') ? 0 : 7);"]));
+    assert_eq!(run(&mut php, "").status.code(), Some(7));
+
+    // What logrotate and many scripts call.
+    let mailrc = machine.world.dir.path().join("mailrc");
+    fs::write(&mailrc, format!("set sendmail={program}\n")).unwrap();
+    let mut mailx = Command::new("bsd-mailx");
+    runs(mailx.env("MAILRC", &mailrc).args(["-s", "by mailx", "root"]), "/var/log/some.log\n");
+    // It does not wait for what it calls.
+    wait_for("mailx's mail", || sink.count("Subject: by mailx") == 1);
+    assert!(with("by mailx").contains("X-Rcpt-Args: <admin@outside.test>"));
+
+    // mutt asks for reports with -N and -R.
+    let muttrc = machine.world.dir.path().join("muttrc");
+    let settings = "set from=\"Ann <ann@example.test>\"\nset use_envelope_from=yes\nset copy=no\n\
+                    set dsn_notify=\"failure,delay\"\nset dsn_return=hdrs\n";
+    fs::write(&muttrc, format!("set sendmail=\"{program} -oem -oi\"\n{settings}")).unwrap();
+    let mut mutt = Command::new("mutt");
+    mutt.arg("-n").arg("-F").arg(&muttrc).args(["-s", "by mutt", "--", "bob@outside.test"]);
+    runs(&mut mutt, "line\n.\nlast\n");
+    let mail = with("by mutt");
+    for line in ["<ann@example.test>", "RET=HDRS", "NOTIFY=FAILURE,DELAY", "\nline\n.\nlast"] {
+        assert!(mail.contains(line), "no {line:?}: {mail}");
+    }
+}
+
+#[test]
+fn a_dialogue_goes_through_to_the_server() {
+    let machine = Machine::new();
+    let (server, config) = machine.with_server();
+    machine.configure(&format!("{config}password = \"secret\"\nlocal_users_to = \"bob@a.test\""));
+    let dialogue = "EHLO localhost\nSTARTTLS\nMAIL FROM:<ann@a.test>\nRCPT TO:<ghost@a.test>\nRCPT TO:<root@localhost>\n\
+                    DATA\nSubject: spoken;\n\n..dot\nEHLO x\n.\nRSET\nMAIL FROM:<eve@e.test>\nQUIT\n";
+    let output = machine.send(&["-bs"], dialogue);
+    let replies = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let codes: Vec<_> =
+        replies.lines().filter(|line| line.as_bytes()[3] == b' ').map(|line| &line[..3]).collect();
+    assert_eq!(
+        codes,
+        ["220", "250", "502", "250", "550", "250", "354", "250", "250", "553", "221"],
+        "{replies}"
+    );
+    wait_for("the mail", || inbox(server.ip, "bob").contains("Subject: spoken;"));
+    let mail = inbox(server.ip, "bob");
+    for line in ["From: ann@a.test", "Message-Id: <", "\n.dot", "\nEHLO x"] {
+        assert!(mail.contains(line), "no {line:?}: {mail}");
+    }
+    // Python speaks to a program as to a server; PIPELINING and DSN are the server's.
+    let program = r#"
+import os, smtplib, subprocess, sys
+os.environ["WAYPOST_SENDMAIL_CONFIG"] = sys.argv[2]
+child = subprocess.Popen([sys.argv[1], "-bs"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+class Pipe:
+    def sendall(self, data): child.stdin.write(data); child.stdin.flush()
+    def makefile(self, *args): return child.stdout
+    def close(self): child.stdin.close()
+class Spoken(smtplib.SMTP):
+    def _get_socket(self, *args): return Pipe()
+with Spoken("sendmail", 25) as smtp:
+    smtp.ehlo()
+    assert smtp.has_extn("dsn") and not smtp.has_extn("auth"), smtp.esmtp_features
+    refused = smtp.sendmail("ann@a.test", ["bob@a.test", "ghost@a.test"], "Subject: by smtplib;\n\n.x\n")
+    assert list(refused) == ["ghost@a.test"] and refused["ghost@a.test"][0] == 550, refused
+assert child.wait() == 0
+"#;
+    python(program, &[&machine.sendmail.to_string_lossy(), &machine.config.to_string_lossy()]);
+    wait_for("smtplib's mail", || inbox(server.ip, "bob").contains("Subject: by smtplib;"));
+
+    machine.configure(&format!("{config}password = \"guess\""));
+    let output = machine.send(&["-bs"], "QUIT\n");
+    let (code, words) = said(&output);
+    assert_eq!(code, Some(77), "{words}");
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("421 "), "{output:?}");
+}
+
+/// What a namespace of its own needs: Debian's cron reads and writes these places, and calls this sendmail.
+const CRON: &str = r#"set -e
+mount --make-rprivate /
+mkdir -p "$1/spool/crontabs" "$1/cron.d" "$1/run"
+: > "$1/crontab"
+printf '@reboot echo from a job; echo .; echo größer\n' > "$1/spool/crontabs/root"
+chmod 600 "$1/spool/crontabs/root"
+chown root:crontab "$1/spool/crontabs/root" "$1/spool/crontabs"
+chmod 1730 "$1/spool/crontabs"
+mount --bind "$1/spool" /var/spool/cron
+mount --bind "$1/cron.d" /etc/cron.d
+mount --bind "$1/crontab" /etc/crontab
+mount --bind "$1/run" /run
+mount --bind "$2" /usr/sbin/sendmail
+exec /usr/sbin/cron -f
+"#;
+
+#[test]
+fn a_real_cron_mails_what_a_job_printed() {
+    let machine = Machine::new();
+    let sink =
+        machine.with_smarthost("from = \"web@example.test\"\nlocal_users_to = \"admin@outside.test\"\n");
+    let dir = machine.world.dir.path().join("cron");
+    let isolated = Command::new("unshare").args(["--mount", "mount", "--make-rprivate", "/"]).output();
+    let mut command = if isolated.is_ok_and(|output| output.status.success()) {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", CRON, "cron"]);
+        command.arg(&dir).arg(env!("CARGO_BIN_EXE_waypost"));
+        command
+    } else {
+        eprintln!("this machine lets nobody have mounts of his own: cron's command alone is run");
+        let letter = "From: root (Cron Daemon)\\nTo: root\\nSubject: Cron <root@web> echo from a job\\nMIME-Version: 1.0\\n\
+                      Content-Type: text/plain; charset=UTF-8\\nContent-Transfer-Encoding: 8bit\\n\\n\
+                      from a job\\n.\\ngrößer\\n";
+        let text = format!(
+            "printf '{letter}' | {} -FCronDaemon -i -B8BITMIME -oem root",
+            machine.sendmail.display()
+        );
+        let mut command = Command::new("sh");
+        command.args(["-c", &text]);
+        command
+    };
+    machine.at_home(&mut command);
+    let _cron = Running::new(&mut command);
+    wait_for("cron's mail", || sink.count("Subject: Cron <root@") == 1);
+    let mail = sink.messages()[0].replace('\r', "");
+    for line in [
+        "X-Mail-Args: <web@example.test>",
+        "X-Rcpt-Args: <admin@outside.test>",
+        "From: Cron Daemon <web@example.test>\n",
+        "Date: ",
+        "Message-Id: <",
+        "\nfrom a job\n.\ngrößer\n",
+    ] {
+        assert!(mail.contains(line), "no {line:?}: {mail}");
+    }
 }

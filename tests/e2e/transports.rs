@@ -16,6 +16,13 @@ const SOCKS: u16 = 1080;
 /// A process that ends with its test.
 pub struct Running(Child);
 
+impl Running {
+    pub fn new(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         // SIGTERM, so that Dovecot takes its children along.
@@ -25,8 +32,7 @@ impl Drop for Running {
 }
 
 pub fn start(command: &mut Command, what: &str, address: SocketAddr) -> Running {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    let running = Running(child.unwrap_or_else(|error| panic!("{what}: {error}")));
+    let running = Running::new(command);
     wait_for(what, || TcpStream::connect(address).is_ok());
     running
 }

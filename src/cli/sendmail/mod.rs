@@ -11,11 +11,13 @@
 //! | `way` | which server gets it |
 //! | `handover` | speaks to the server on this machine |
 //! | `remote` | submits to another |
+//! | `dialogue` | speaks SMTP with the caller and another server |
 //! | `exit` | failures and their codes |
 //! | `dead_letter` | keeps what could not be sent |
 
 mod arguments;
 mod dead_letter;
+mod dialogue;
 mod exit;
 mod handover;
 mod message;
@@ -147,10 +149,7 @@ fn perform(arguments: &Arguments, shown: &str) -> Result<(), Failure> {
             .map_err(|error| Failure::new(SysExit::IoErr, format!("standard output: {error}"))),
         Task::Speak => match way() {
             Way::Local(config) => handover::speak(&way::data_dir(config.as_deref())?),
-            Way::Remote(file) => Err(Failure::new(
-                SysExit::Usage,
-                format!("-bs speaks with the server on this machine, and {} names another", file.display()),
-            )),
+            Way::Remote(file) => dialogue::speak(&Remote::load(&file)?),
         },
         Task::Send(send) => {
             let mut input = Vec::new();

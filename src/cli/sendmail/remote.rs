@@ -9,13 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rand::distr::{Alphanumeric, SampleString};
+use tokio::runtime::Runtime;
 
 use super::arguments::Send;
 use super::exit::{Failure, SysExit};
 use super::message::{Message, THIS_MACHINE};
 use super::say;
 use crate::address::{Domain, Mailbox};
-use crate::config::{ConfigProblems, SendmailConfig};
+use crate::config::{ConfigProblems, SendmailConfig, Transport};
 use crate::dns::Resolver;
 use crate::envelope::{Envelope, Recipient, ReversePath};
 use crate::message::header::HeaderSummary;
@@ -69,30 +70,44 @@ impl Remote {
 
     /// Who gets reports, and who is the author of a message without one.
     fn sender(&self, send: &Send, message: &Message) -> Result<(Option<Mailbox>, Mailbox), Failure> {
+        match &send.sender {
+            None => {
+                let usual = self.usual(message.author())?;
+                Ok((Some(usual.clone()), usual))
+            }
+            Some(text) if super::is_null(text) => self.known(None, message.author()),
+            Some(text) => self.known(Some(super::one_address(text)?), message.author()),
+        }
+    }
+
+    /// The same where a sender was named; `None` is the null sender. A user of this machine has no address that others
+    /// know.
+    pub(super) fn known(
+        &self,
+        named: Option<Mailbox>,
+        author: Option<Mailbox>,
+    ) -> Result<(Option<Mailbox>, Mailbox), Failure> {
+        match named {
+            Some(named) if !self.config.from_always && !is_here(&named) => Ok((Some(named.clone()), named)),
+            None if !self.config.from_always => self.usual(author).map(|usual| (None, usual)),
+            _ => self.usual(author).map(|usual| (Some(usual.clone()), usual)),
+        }
+    }
+
+    /// Who sends where nobody is named: `from`, else the author of the message, else the name that we log in with.
+    fn usual(&self, author: Option<Mailbox>) -> Result<Mailbox, Failure> {
         let config = &self.config;
         let login = || config.server.login.as_ref().and_then(|login| Mailbox::parse(&login.username).ok());
-        let usual = config.from.clone().or_else(|| message.author()).or_else(login);
-        let usual = usual.ok_or_else(|| {
+        config.from.clone().or(author).or_else(login).ok_or_else(|| {
             let file = self.file.display();
             let what =
                 format!("nobody is named as the sender: add `from = \"you@your.domain\"` to {file}, or -f");
             Failure::new(SysExit::Config, what)
-        });
-        match &send.sender {
-            _ if config.from_always => usual.map(|usual| (Some(usual.clone()), usual)),
-            None => usual.map(|usual| (Some(usual.clone()), usual)),
-            Some(text) if super::is_null(text) => usual.map(|usual| (None, usual)),
-            Some(text) => {
-                let named = super::one_address(text)?;
-                // A user of this machine has no address that others know.
-                let known = if is_here(&named) { usual? } else { named };
-                Ok((Some(known.clone()), known))
-            }
-        }
+        })
     }
 
     /// Who was named, and who gets the mail; each gets it once.
-    fn routed(&self, named: Vec<Mailbox>) -> Result<Vec<(Mailbox, Mailbox)>, Failure> {
+    pub(super) fn routed(&self, named: Vec<Mailbox>) -> Result<Vec<(Mailbox, Mailbox)>, Failure> {
         let mut all: Vec<(Mailbox, Mailbox)> = Vec::new();
         for recipient in named {
             let to = match is_here(&recipient) {
@@ -128,14 +143,29 @@ impl Remote {
         let message =
             Arc::new(NewMessage { envelope, account: None, received, origin, content: content.into() });
         let job = Job { id: QueueId(0), message, recipients, previous: Vec::new() };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| Failure::new(SysExit::TempFail, error))?;
-        let engine = Engine::new(Resolver::new(&self.config.dns), hostname);
+        let (runtime, engine) = (runtime()?, self.engine(hostname));
         Ok(runtime.block_on(async {
             let outcomes = engine.deliver(&self.config.transport, &job).await;
             engine.close_idle().await;
             outcomes
         }))
+    }
+
+    /// What speaks to the server.
+    pub(super) fn engine(&self, hostname: Domain) -> Engine {
+        Engine::new(Resolver::new(&self.config.dns), hostname)
+    }
+
+    /// The server as the engine knows it.
+    pub(super) fn transport(&self) -> &Arc<Transport> {
+        &self.config.transport
+    }
+
+    /// Why there is no session with the server.
+    pub(super) fn failure(&self, outcome: &Outcome) -> Failure {
+        let failure = Failure::outcome(self.shown(outcome), outcome);
+        let hint = self.hint(outcome).map_or_else(String::new, |hint| format!("\n{hint}"));
+        Failure { message: failure.message + hint.as_str(), ..failure }
     }
 
     /// All have it, or what became of it.
@@ -223,19 +253,30 @@ fn everybody_reads(file: &Path) -> bool {
     std::fs::metadata(file).is_ok_and(|metadata| metadata.permissions().mode() & 0o004 != 0)
 }
 
-fn is_here(mailbox: &Mailbox) -> bool {
+pub(super) fn is_here(mailbox: &Mailbox) -> bool {
     mailbox.domain.as_str() == THIS_MACHINE
 }
 
+/// For one thing at a time.
+pub(super) fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.map_err(|error| Failure::new(SysExit::TempFail, format!("cannot begin: {error}")))
+}
+
 /// What this machine calls itself.
-fn this_host() -> Domain {
+pub(super) fn this_host() -> Domain {
     let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
     name.and_then(|name| Domain::parse(&name).ok())
         .unwrap_or_else(|| Domain::literal(std::net::Ipv4Addr::LOCALHOST.into()))
 }
 
 /// The message as it is sent: RFC 6409 §8.1 to §8.3.
-fn complete(message: &Message, author: &Mailbox, full_name: Option<&str>, host: &Domain) -> Vec<u8> {
+pub(super) fn complete(
+    message: &Message,
+    author: &Mailbox,
+    full_name: Option<&str>,
+    host: &Domain,
+) -> Vec<u8> {
     let content = message.complete(Some(author), full_name);
     let header = HeaderSummary::of(&content);
     let mut out = Vec::with_capacity(content.len() + 128);

@@ -179,6 +179,25 @@ mod tests {
     }
 
     #[test]
+    fn examples_to_copy_are_right_and_every_key_is_told() {
+        let docs = include_str!("../../docs/sendmail.md");
+        let blocks = docs.split("```toml\n").skip(1).filter_map(|block| block.split_once("```"));
+        let (servers, clients): (Vec<_>, Vec<_>) =
+            blocks.map(|(text, _)| text).partition(|text| text.contains("hostname"));
+        for text in servers {
+            crate::config::Config::parse(text, Path::new("waypost.toml")).unwrap();
+        }
+        assert!(clients.len() >= 3);
+        for text in clients {
+            parse(text).unwrap();
+        }
+        let table: toml::Table = include_str!("golden/sendmail.toml").parse().unwrap();
+        for key in table.keys() {
+            assert!(docs.contains(&format!("| `{key}`")) || docs.contains(&format!("`[{key}]`")), "{key}");
+        }
+    }
+
+    #[test]
     fn the_port_tells_the_kind() {
         for (text, service, port, tls) in [
             ("", Service::Submissions, 465, TlsPolicy::Required),

@@ -129,7 +129,7 @@ fn connect(data_dir: &Path) -> Result<UnixStream, Failure> {
 }
 
 /// The first directory on the way to the socket that does not let us through; `look` at something in one fails then.
-fn closed_dir<'p>(data_dir: &'p Path, look: impl Fn(&Path) -> io::Result<()>) -> &'p Path {
+fn closed_dir(data_dir: &Path, look: impl Fn(&Path) -> io::Result<()>) -> &Path {
     let is_closed = |dir: &Path| {
         look(&dir.join(SUBMIT_SOCKET_NAME))
             .is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)

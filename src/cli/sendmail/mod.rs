@@ -141,7 +141,7 @@ pub(super) fn run_called(program: &Path, arguments: Vec<OsString>, config: Optio
 }
 
 fn perform(arguments: &Arguments, shown: &str) -> Result<(), Failure> {
-    let way = || way::choose(arguments, |name| std::env::var_os(name), |file| file.exists());
+    let way = || way::choose(arguments, |name| std::env::var_os(name), Path::exists);
     match &arguments.task {
         Task::Nothing => Ok(()),
         Task::Help => io::stdout()

@@ -110,9 +110,10 @@ impl Remote {
     pub(super) fn routed(&self, named: Vec<Mailbox>) -> Result<Vec<(Mailbox, Mailbox)>, Failure> {
         let mut all: Vec<(Mailbox, Mailbox)> = Vec::new();
         for recipient in named {
-            let to = match is_here(&recipient) {
-                true => self.config.mail_of_user(&recipient.local).to_vec(),
-                false => vec![recipient.clone()],
+            let to = if is_here(&recipient) {
+                self.config.mail_of_user(&recipient.local).to_vec()
+            } else {
+                vec![recipient.clone()]
             };
             if to.is_empty() {
                 let file = self.file.display();

@@ -13,6 +13,9 @@ use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
 
 use super::facts::Facts;
 use super::problem::{nearest, one_line};
+use super::value_type::TextOf::{Account, Address, Transport, Word};
+use super::value_type::ValueType::{self, List, Optional, Text};
+use super::value_type::{DOMAIN, NUMBER, TEXT, TRUTH};
 use crate::attempt::Attempt;
 use crate::outcome::Outcome;
 
@@ -29,14 +32,21 @@ pub struct PropertyDoc {
     pub of: &'static str,
     /// As scripts write it.
     pub name: &'static str,
+    /// What sort of value it is.
+    pub value: ValueType,
     /// What it holds, in a line.
     pub doc: &'static str,
+    /// An expression that reads it.
+    pub example: &'static str,
 }
 
 /// All properties that scripts can read.
 pub fn properties() -> Vec<PropertyDoc> {
     fn of<T>(of: &'static str, table: &[Property<T>]) -> impl Iterator<Item = PropertyDoc> {
-        table.iter().map(move |property| PropertyDoc { of, name: property.name, doc: property.doc })
+        table.iter().map(move |property| {
+            let Property { name, value, doc, example, .. } = *property;
+            PropertyDoc { of, name, value, doc, example }
+        })
     }
     of("delivery", DELIVERY).chain(of("attempt", ATTEMPT)).chain(of("time", TIME)).collect()
 }
@@ -44,7 +54,9 @@ pub fn properties() -> Vec<PropertyDoc> {
 /// A property: its name, what it is for, and how it is computed.
 pub(super) struct Property<T: 'static> {
     name: &'static str,
+    value: ValueType,
     doc: &'static str,
+    example: &'static str,
     get: fn(&mut T) -> Given,
 }
 
@@ -131,56 +143,120 @@ fn number(number: u64) -> Dynamic {
 }
 
 macro_rules! property {
-    ($name:literal, $doc:literal, |$this:ident| $value:expr) => {
-        Property { name: $name, doc: $doc, get: |$this| Ok($value) }
+    ($name:literal, $value:expr, $doc:literal, $example:literal, |$this:ident| $get:expr) => {
+        Property { name: $name, value: $value, doc: $doc, example: $example, get: |$this| Ok($get) }
     };
-    ($name:literal, $doc:literal, try $get:path) => {
-        Property { name: $name, doc: $doc, get: $get }
+    ($name:literal, $value:expr, $doc:literal, $example:literal, try $get:path) => {
+        Property { name: $name, value: $value, doc: $doc, example: $example, get: $get }
     };
 }
 
 /// Properties of `delivery`.
 const DELIVERY: &[Property<Delivery>] = &[
-    property!("attempt", "number of the attempt that is to be made, from 1", |d| number(
-        d.0.facts.attempt.into()
-    )),
-    property!("account", "account that sent it, or () when nobody logged in", |d| {
-        optional(d.0.facts.account.as_ref().map(crate::names::AccountName::as_str))
-    }),
-    property!("sender", "reverse-path; \"\" for the null sender", |d| text(&d.0.facts.sender.to_string())),
+    property!(
+        "attempt",
+        NUMBER,
+        "number of the attempt that is to be made, from 1",
+        "delivery.attempt >= 4",
+        |d| number(d.0.facts.attempt.into())
+    ),
+    property!(
+        "account",
+        Optional(&Text(Account)),
+        "account that sent it, or () when nobody logged in",
+        "delivery.account == \"billing\"",
+        |d| optional(d.0.facts.account.as_ref().map(crate::names::AccountName::as_str))
+    ),
+    property!(
+        "sender",
+        Text(Address),
+        "reverse-path; \"\" for the null sender",
+        "delivery.sender == \"news@example.org\"",
+        |d| text(&d.0.facts.sender.to_string())
+    ),
     property!(
         "sender_local",
+        TEXT,
         "part of the sender before the @, without quotes; \"\" for the null sender",
+        "delivery.sender_local == \"news\"",
         |d| text(d.0.facts.sender.mailbox().map_or("", |m| m.local.as_str()))
     ),
-    property!("sender_domain", "part of the sender after the @; \"\" for the null sender", |d| {
-        text(d.0.facts.sender.mailbox().map_or("", |m| m.domain.as_str()))
+    property!(
+        "sender_domain",
+        DOMAIN,
+        "part of the sender after the @; \"\" for the null sender",
+        "delivery.sender_domain == \"example.org\"",
+        |d| text(d.0.facts.sender.mailbox().map_or("", |m| m.domain.as_str()))
+    ),
+    property!("recipient", Text(Address), "forward-path", "delivery.recipient == \"ann@example.net\"", |d| {
+        text(&d.0.facts.recipient.to_string())
     }),
-    property!("recipient", "forward-path", |d| text(&d.0.facts.recipient.to_string())),
-    property!("recipient_local", "part of the recipient before the @, without quotes", |d| {
-        text(d.0.facts.recipient.local.as_str())
-    }),
-    property!("recipient_domain", "part of the recipient after the @", |d| {
-        text(d.0.facts.recipient.domain.as_str())
-    }),
-    property!("size", "bytes of the message", |d| number(d.0.facts.size)),
-    property!("age", "seconds since the message was accepted", |d| number(d.0.facts.age.as_secs())),
-    property!("expires_in", "seconds until it is given up", |d| number(d.0.facts.expires_in.as_secs())),
-    property!("message_id", "Message-Id without angle brackets, or ()", |d| optional(
-        d.0.facts.message_id.as_deref()
+    property!(
+        "recipient_local",
+        TEXT,
+        "part of the recipient before the @, without quotes",
+        "delivery.recipient_local == \"postmaster\"",
+        |d| text(d.0.facts.recipient.local.as_str())
+    ),
+    property!(
+        "recipient_domain",
+        DOMAIN,
+        "part of the recipient after the @",
+        "delivery.recipient_domain == \"example.net\"",
+        |d| text(d.0.facts.recipient.domain.as_str())
+    ),
+    property!("size", NUMBER, "bytes of the message", "delivery.size > 20_000_000", |d| number(
+        d.0.facts.size
     )),
-    property!("is_dsn", "whether it is a delivery report of this server", |d| d.0.facts.is_dsn.into()),
-    property!("smtputf8", "whether it needs SMTPUTF8", |d| d.0.facts.smtputf8.into()),
-    property!("require_tls", "whether it was sent with REQUIRETLS", |d| d.0.facts.require_tls.into()),
-    property!("mx", "host names of the recipient domain's MX, best first", try mx),
-    property!("last", "the previous attempt, or ()", |d| {
-        let count = d.0.facts.history.len();
-        count.checked_sub(1).map_or(Dynamic::UNIT, |last| past(d, last))
+    property!("age", NUMBER, "seconds since the message was accepted", "delivery.age > 3600", |d| number(
+        d.0.facts.age.as_secs()
+    )),
+    property!("expires_in", NUMBER, "seconds until it is given up", "delivery.expires_in < 6 * 3600", |d| {
+        number(d.0.facts.expires_in.as_secs())
     }),
-    property!("history", "all previous attempts, oldest first", |d| {
-        let all: Vec<Dynamic> = (0..d.0.facts.history.len()).map(|index| past(d, index)).collect();
-        all.into()
-    }),
+    property!(
+        "message_id",
+        Optional(&TEXT),
+        "Message-Id without angle brackets, or ()",
+        "delivery.message_id != ()",
+        |d| optional(d.0.facts.message_id.as_deref())
+    ),
+    property!("is_dsn", TRUTH, "whether it is a delivery report of this server", "delivery.is_dsn", |d| d
+        .0
+        .facts
+        .is_dsn
+        .into()),
+    property!("smtputf8", TRUTH, "whether it needs SMTPUTF8", "!delivery.smtputf8", |d| d
+        .0
+        .facts
+        .smtputf8
+        .into()),
+    property!("require_tls", TRUTH, "whether it was sent with REQUIRETLS", "delivery.require_tls", |d| d
+        .0
+        .facts
+        .require_tls
+        .into()),
+    property!("mx", List(&DOMAIN), "host names of the recipient domain's MX, best first", "delivery.mx.some(|host| in_domain(host, \".mail.example\"))", try mx),
+    property!(
+        "last",
+        Optional(&ValueType::Attempt),
+        "the previous attempt, or ()",
+        "delivery.last != () && delivery.last.code == 451",
+        |d| {
+            let count = d.0.facts.history.len();
+            count.checked_sub(1).map_or(Dynamic::UNIT, |last| past(d, last))
+        }
+    ),
+    property!(
+        "history",
+        List(&ValueType::Attempt),
+        "all previous attempts, oldest first",
+        "delivery.history.len() >= 3",
+        |d| {
+            let all: Vec<Dynamic> = (0..d.0.facts.history.len()).map(|index| past(d, index)).collect();
+            all.into()
+        }
+    ),
 ];
 
 fn past(delivery: &Delivery, index: usize) -> Dynamic {
@@ -212,39 +288,67 @@ impl PastAttempt {
 
 /// Properties of a past attempt.
 const ATTEMPT: &[Property<PastAttempt>] = &[
-    property!("transport", "name of the transport that was used", |a| {
-        let decision = a.record().and_then(|r| r.decision.as_ref());
-        optional(decision.map(|d| d.transport.as_str()))
-    }),
+    property!(
+        "transport",
+        Optional(&Text(Transport)),
+        "name of the transport that was used",
+        "attempt.transport == \"direct\"",
+        |a| {
+            let decision = a.record().and_then(|r| r.decision.as_ref());
+            optional(decision.map(|d| d.transport.as_str()))
+        }
+    ),
     property!(
         "level",
+        Optional(&Text(Word(&["account", "domain", "global", "default", "override", "local"]))),
         "who decided: \"account\", \"domain\", \"global\", \"default\", \"override\" or \"local\"",
+        "attempt.level == \"override\"",
         |a| optional(a.record().and_then(|r| r.decision.as_ref()).map(|d| d.level.as_str()))
     ),
-    property!("at", "when it began", |a| a.record().map_or(Dynamic::UNIT, |r| Dynamic::from(Time(r.at)))),
-    property!("host", "name of the peer", |a| optional(a.outcome().and_then(|o| o.host.as_deref()))),
-    property!("ip", "address of the peer", |a| {
+    property!("at", ValueType::Time, "when it began", "now() - attempt.at > 600", |a| a
+        .record()
+        .map_or(Dynamic::UNIT, |r| Dynamic::from(Time(r.at)))),
+    property!("host", Optional(&TEXT), "name of the peer", "attempt.host == \"mx1.example.net\"", |a| {
+        optional(a.outcome().and_then(|o| o.host.as_deref()))
+    }),
+    property!("ip", Optional(&TEXT), "address of the peer", "attempt.ip == \"192.0.2.7\"", |a| {
         let ip = a.outcome().and_then(|o| o.ip).map(|ip| ip.to_string());
         optional(ip.as_deref())
     }),
-    property!("tls", "protocol and cipher; () in clear text", |a| {
+    property!("tls", Optional(&TEXT), "protocol and cipher; () in clear text", "attempt.tls == ()", |a| {
         optional(a.outcome().and_then(|o| o.tls.as_deref()))
     }),
     property!(
         "stage",
+        Optional(&Text(Word(&["dns", "connect", "tls", "greeting", "auth", "mail", "rcpt", "data"]))),
         "how far it came: \"dns\", \"connect\", \"tls\", \"greeting\", \"auth\", \"mail\", \"rcpt\" or \"data\"",
+        "attempt.stage == \"connect\"",
         |a| optional(a.outcome().map(|o| o.stage.as_str()))
     ),
-    property!("code", "the peer's reply code, or () when it never answered", |a| {
-        a.outcome().and_then(|o| o.code).map_or(Dynamic::UNIT, |code| INT::from(code).into())
-    }),
-    property!("enhanced", "enhanced status code such as \"4.7.1\"", |a| {
-        let code = a.outcome().and_then(|o| o.enhanced).map(|code| code.to_string());
-        optional(code.as_deref())
-    }),
-    property!("text", "the peer's words, or ours when it never answered", |a| {
-        optional(a.outcome().map(|o| o.text.as_str()))
-    }),
+    property!(
+        "code",
+        Optional(&NUMBER),
+        "the peer's reply code, or () when it never answered",
+        "attempt.code == 451",
+        |a| a.outcome().and_then(|o| o.code).map_or(Dynamic::UNIT, |code| INT::from(code).into())
+    ),
+    property!(
+        "enhanced",
+        Optional(&TEXT),
+        "enhanced status code such as \"4.7.1\"",
+        "attempt.enhanced == \"4.7.1\"",
+        |a| {
+            let code = a.outcome().and_then(|o| o.enhanced).map(|code| code.to_string());
+            optional(code.as_deref())
+        }
+    ),
+    property!(
+        "text",
+        Optional(&TEXT),
+        "the peer's words, or ours when it never answered",
+        "attempt.text != () && attempt.text.contains(\"greylist\")",
+        |a| optional(a.outcome().map(|o| o.text.as_str()))
+    ),
 ];
 
 impl Time {
@@ -259,16 +363,22 @@ fn part(number: impl Into<INT>) -> Dynamic {
 
 /// Properties of a point in time.
 const TIME: &[Property<Time>] = &[
-    property!("unix", "seconds since 1970-01-01 00:00 UTC", |t| part(t.0.as_second())),
-    property!("year", "year", |t| part(t.civil().year())),
-    property!("month", "month, 1 to 12", |t| part(t.civil().month())),
-    property!("day", "day of the month, 1 to 31", |t| part(t.civil().day())),
-    property!("hour", "hour, 0 to 23", |t| part(t.civil().hour())),
-    property!("minute", "minute, 0 to 59", |t| part(t.civil().minute())),
-    property!("second", "second, 0 to 59", |t| part(t.civil().second())),
-    property!("weekday", "day of the week, 1 for Monday to 7 for Sunday (ISO 8601)", |t| {
-        part(t.civil().weekday().to_monday_one_offset())
-    }),
+    property!("unix", NUMBER, "seconds since 1970-01-01 00:00 UTC", "now().unix > 1_700_000_000", |t| part(
+        t.0.as_second()
+    )),
+    property!("year", NUMBER, "year", "now().year >= 2026", |t| part(t.civil().year())),
+    property!("month", NUMBER, "month, 1 to 12", "now().month == 12", |t| part(t.civil().month())),
+    property!("day", NUMBER, "day of the month, 1 to 31", "now().day == 1", |t| part(t.civil().day())),
+    property!("hour", NUMBER, "hour, 0 to 23", "now().hour < 6", |t| part(t.civil().hour())),
+    property!("minute", NUMBER, "minute, 0 to 59", "now().minute >= 30", |t| part(t.civil().minute())),
+    property!("second", NUMBER, "second, 0 to 59", "now().second < 10", |t| part(t.civil().second())),
+    property!(
+        "weekday",
+        NUMBER,
+        "day of the week, 1 for Monday to 7 for Sunday (ISO 8601)",
+        "now().weekday >= 6",
+        |t| part(t.civil().weekday().to_monday_one_offset())
+    ),
 ];
 
 /// Tells an engine about the three types.
@@ -290,20 +400,28 @@ fn register_type<T: Clone + Send + Sync + 'static>(
         engine.register_get(property.name, property.get);
     }
     // Rhai gives every value a property `tag`, which would be 0 here.
-    let unknown = move |name: &str| -> Given { Err(unknown_property(type_name, properties, name).into()) };
+    let unknown = move |name: &str| -> Given {
+        if properties.iter().any(|property| property.name == name) {
+            return Err(format!("write {type_name}.{name} for the property '{name}'").into());
+        }
+        let (message, hint) = unknown_property(type_name, name);
+        Err(hint.map_or_else(|| message.clone(), |hint| format!("{message}: {hint}")).into())
+    };
     engine.register_get("tag", move |_: &mut T| unknown("tag"));
     // Rhai asks the indexer when there is no getter.
     engine.register_indexer_get(move |_: &mut T, name: &str| unknown(name));
 }
 
-/// In the words that scripts are written in.
-fn unknown_property<T>(type_name: &str, properties: &[Property<T>], name: &str) -> String {
-    let names = properties.iter().map(|p| p.name);
-    match nearest(name, names) {
-        Some(right) if right == name => format!("write {type_name}.{name} for the property '{name}'"),
-        Some(right) => format!("{type_name} has no property '{name}': did you mean '{right}'?"),
-        None => format!("{type_name} has no property '{name}'"),
-    }
+/// In the words that scripts are written in: what is wrong, and what was probably meant.
+pub(super) fn unknown_property(type_name: &str, name: &str) -> (String, Option<String>) {
+    let all = properties();
+    let hint = if (type_name, name) == ("delivery", "header") {
+        Some("it is a function: write delivery.header(name)".to_owned())
+    } else {
+        let names = all.iter().filter(|property| property.of == type_name).map(|property| property.name);
+        nearest(name, names).map(|right| format!("did you mean '{right}'?"))
+    };
+    (format!("{type_name} has no property '{name}'"), hint)
 }
 
 /// The sender of a message chooses its header: what is too long for a script is cut, so that it is no error.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::tests::{directory, write};
-use super::{FUNCTIONS, Facts, KnownTransports, ScriptSet, properties};
+use super::{FUNCTIONS, Facts, KnownTransports, ScriptSet, Surroundings, properties};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::ScriptLimits;
@@ -62,6 +62,19 @@ fn every_script_in_the_documentation_runs() {
         write(dir.path(), "global.rhai", block);
         let set = ScriptSet::load(dir.path(), &ScriptLimits::default())
             .unwrap_or_else(|p| panic!("{block}\n{p:?}"));
+        let known = [
+            "smarthost",
+            "sending-service",
+            "new-service",
+            "big-provider",
+            "newsletters",
+            "bulk",
+            "quiet-line",
+        ];
+        let around =
+            Surroundings { transports: Some(known.map(str::to_owned).into()), ..Surroundings::default() };
+        let (_, problems) = ScriptSet::check(dir.path(), &ScriptLimits::default(), &around).unwrap();
+        assert_eq!(problems, [], "{block}");
         for facts in [delivery_of(1, None), delivery_of(4, Some((Stage::Connect, "5.7.1")))] {
             let trace = set.decide(&Arc::new(facts), &|_: &str| true);
             assert!(trace.verdict().is_ok(), "{block}\n{trace}");

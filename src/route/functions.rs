@@ -7,28 +7,57 @@ use super::delivery::{Delivery, Given, Time};
 use crate::address::Domain;
 
 /// A function that scripts can call.
+#[derive(Debug, Clone, Copy)]
 pub struct Function {
     /// As it is called.
     pub signature: &'static str,
+    /// What it gives back, as the reference says it.
+    pub returns: &'static str,
     /// What it does, in a line.
     pub doc: &'static str,
+    /// A call of it.
+    pub example: &'static str,
+}
+
+impl Function {
+    /// Its name alone.
+    pub fn name(&self) -> &'static str {
+        let call = self.signature.rsplit_once('.').map_or(self.signature, |(_, call)| call);
+        call.split_once('(').map_or(call, |(name, _)| name)
+    }
 }
 
 /// All of ours. The language's own (strings, arrays, maps, mathematics) come on top.
 pub const FUNCTIONS: &[Function] = &[
     Function {
         signature: "in_domain(domain, pattern)",
-        doc: "\"example.com\" is that domain alone; \".example.com\" is it and all below",
+        returns: "true or false",
+        doc: "`\"example.com\"` matches that domain alone; `\".example.com\"` matches it and all below",
+        example: r#"in_domain(delivery.recipient_domain, ".example.com")"#,
     },
     Function {
         signature: "share(key, percent)",
-        doc: "a stable split: the same key always falls on the same side",
+        returns: "true or false",
+        doc: "a stable split: true for `percent` (0 to 100) of all keys, and always the same for one key",
+        example: r#"share("warm-up " + delivery.recipient, 10)"#,
     },
-    Function { signature: "now()", doc: "the time of the attempt" },
-    Function { signature: "log(text)", doc: "a line for the trace of this decision" },
+    Function {
+        signature: "now()",
+        returns: "time",
+        doc: "the time of the attempt",
+        example: "now().hour < 6",
+    },
+    Function {
+        signature: "log(text)",
+        returns: "`()`",
+        doc: "writes a line into the trace of this decision, which is kept with the attempt",
+        example: "log(`to ${delivery.recipient_domain}`)",
+    },
     Function {
         signature: "delivery.header(name)",
-        doc: "the first header field of that name, unfolded, or () when there is none",
+        returns: "text or `()`",
+        doc: "the first header field of that name, unfolded; `()` when there is none",
+        example: r#"delivery.header("List-Unsubscribe") != ()"#,
     },
 ];
 
@@ -84,6 +113,12 @@ fn in_domain(domain: &str, pattern: &str) -> Result<bool, Failed> {
 
 fn parse(domain: &str) -> Result<Domain, Failed> {
     Domain::parse_or_literal(domain).map_err(|_| format!("in_domain: {domain:?} is not a domain").into())
+}
+
+/// Whether it is a domain, perhaps with a dot before it: what `in_domain` takes as its pattern.
+pub(super) fn is_pattern(pattern: &str) -> bool {
+    let base = pattern.strip_prefix('.').unwrap_or(pattern);
+    has_one_form(base) || parse(base).is_ok()
 }
 
 fn has_one_form(domain: &str) -> bool {

@@ -12,6 +12,7 @@
 //! | `delivery`, `functions` | how scripts see it |
 //! | `engine` | the language, its limits |
 //! | `source`, `syntax`, `modules` | reading and checking files |
+//! | `lint` | what would fail, or can never be meant |
 //! | `set` | loading and asking |
 //! | `failure`, `trace` | what came out of it |
 //! | `router`, `watch` | the running set |
@@ -23,6 +24,7 @@ mod engine;
 mod facts;
 mod failure;
 mod functions;
+mod lint;
 mod modules;
 mod problem;
 mod router;
@@ -30,6 +32,7 @@ mod set;
 mod source;
 mod syntax;
 mod trace;
+mod value_type;
 mod watch;
 
 #[cfg(test)]
@@ -42,9 +45,11 @@ mod tests;
 pub use delivery::{PropertyDoc, properties};
 pub use facts::Facts;
 pub use functions::{FUNCTIONS, Function};
-pub use problem::ScriptProblem;
+pub use lint::Surroundings;
+pub use problem::{Rule, ScriptProblem, Severity};
 pub use router::{FailedReload, Reloaded, Router, RouterStatus};
 pub use set::{KnownTransports, ScriptSet};
 pub use source::TestSource;
 pub use trace::{Answer, ErrorKind, NotAsked, RouteError, ScriptError, ScriptId, Step, Trace};
+pub use value_type::{TextOf, ValueType};
 pub use watch::{Watch, WatchError, watch};

@@ -25,6 +25,8 @@ pub(super) struct Modules {
     functions: BTreeMap<String, BTreeSet<(String, usize)>>,
     /// Those that read `mx` themselves or by what they import.
     read_mx: BTreeSet<String>,
+    /// What compiled, by path.
+    pub(super) parsed: BTreeMap<String, (AST, Outline)>,
 }
 
 struct Parsed<'a> {
@@ -70,6 +72,8 @@ impl Modules {
                 Err(error) => problems.push(load_problem(&error, &module.source.id.file, limits)),
             }
         }
+        let parsed = parsed.into_iter().map(|(path, module)| (path.to_owned(), (module.ast, module.outline)));
+        modules.parsed = parsed.collect();
         modules
     }
 

@@ -4,6 +4,50 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// How bad a problem is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// It fails when it runs, or can never be what was meant: scripts with it do not go live.
+    #[default]
+    Error,
+    /// It works, and is probably not what was meant.
+    Warning,
+}
+
+/// What sort of problem.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// The files are no set of scripts: syntax, imports, no `route`.
+    #[default]
+    Load,
+    /// A property that the value does not have.
+    Property,
+    /// A function that nobody has.
+    Function,
+    /// Too many or too few arguments, or of the wrong sort.
+    Arguments,
+    /// A condition that is neither true nor false.
+    Condition,
+    /// `route` returns what is no text.
+    Returns,
+    /// A name that no transport has.
+    Transport,
+    /// A comparison that always has the same result.
+    Comparison,
+    /// A text in a form that the value never has.
+    Form,
+    /// Code that no path reaches.
+    Unreachable,
+    /// A name that nothing uses.
+    Unused,
+    /// A script that nobody will ever ask.
+    Stray,
+    /// A test that stands beside the scripts fails.
+    Test,
+}
+
 /// One problem found while a script set was loaded. Loading collects all of them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScriptProblem {
@@ -18,6 +62,12 @@ pub struct ScriptProblem {
     /// What would be right, where that can be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+    /// How bad it is.
+    #[serde(default)]
+    pub severity: Severity,
+    /// What sort of problem it is.
+    #[serde(default)]
+    pub rule: Rule,
 }
 
 /// Longest text of a problem or an error; a script may throw any string.
@@ -27,7 +77,15 @@ impl ScriptProblem {
     /// A problem with a file as a whole.
     pub fn whole(file: impl Into<String>, message: impl Into<String>) -> Self {
         let message = one_line(&message.into(), MESSAGE_BYTES_MAX);
-        Self { file: file.into(), line: 0, column: 0, message, hint: None }
+        Self {
+            file: file.into(),
+            line: 0,
+            column: 0,
+            message,
+            hint: None,
+            severity: Severity::Error,
+            rule: Rule::Load,
+        }
     }
 
     /// A problem at a place in a file.
@@ -39,7 +97,19 @@ impl ScriptProblem {
             column: column.unwrap_or(0),
             message: one_line(&message.into(), MESSAGE_BYTES_MAX),
             hint: None,
+            severity: Severity::Error,
+            rule: Rule::Load,
         }
+    }
+
+    /// The same problem as one of another sort.
+    pub fn of(self, rule: Rule, severity: Severity) -> Self {
+        Self { severity, rule, ..self }
+    }
+
+    /// Whether scripts with it must not go live.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
     }
 
     /// The same problem with a hint.

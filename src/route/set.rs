@@ -17,10 +17,11 @@ use super::delivery::{Call, Delivery, Steps};
 use super::engine::{self, Deadline};
 use super::facts::Facts;
 use super::failure::script_error;
+use super::lint::{Surroundings, Unit, lint};
 use super::modules::{self, Modules};
 use super::problem::{MESSAGE_BYTES_MAX, ScriptProblem, line_and_column, nearest, one_line};
 use super::source::{self, Source, Sources, TestSource};
-use super::syntax::{Exits, KnownLine, check_route};
+use super::syntax::{Exits, KnownLine, Outline, check_route};
 use super::trace::{Answer, ErrorKind, NotAsked, ScriptError, ScriptId, Step, Trace};
 use crate::address::Domain;
 use crate::attempt::Level;
@@ -80,7 +81,7 @@ struct Script {
     exits: Exits,
     exit_positions: Arc<[rhai::Position]>,
     wants_mx: bool,
-    has_top_level: bool,
+    outline: Outline,
 }
 
 impl std::fmt::Debug for ScriptSet {
@@ -96,9 +97,27 @@ impl ScriptSet {
     /// Reads and compiles a scripts directory. All problems are found, not the first alone, in the order of files
     /// and lines.
     pub fn load(dir: &Path, limits: &ScriptLimits) -> Result<Self, Vec<ScriptProblem>> {
+        Self::read(dir, limits, None).map(|(set, _)| set)
+    }
+
+    /// As [`Self::load`], and looks for what would fail or can never be meant. A set that compiles comes with what was
+    /// found, errors and warnings; in place of one that does not come all problems of all files.
+    pub fn check(
+        dir: &Path,
+        limits: &ScriptLimits,
+        surroundings: &Surroundings,
+    ) -> Result<(Self, Vec<ScriptProblem>), Vec<ScriptProblem>> {
+        Self::read(dir, limits, Some(surroundings))
+    }
+
+    fn read(
+        dir: &Path,
+        limits: &ScriptLimits,
+        surroundings: Option<&Surroundings>,
+    ) -> Result<(Self, Vec<ScriptProblem>), Vec<ScriptProblem>> {
         let mut problems = Vec::new();
         let sources = source::read(dir, &mut problems);
-        Self::compile(sources, limits, problems)
+        Self::compile(sources, limits, problems, surroundings)
     }
 
     /// Reads and compiles a script that stands alone, whatever its name, as the global script of a set, with the tests
@@ -111,30 +130,41 @@ impl ScriptSet {
         };
         let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let sources = source::read_alone(dir, name, &mut problems);
-        Self::compile(sources, limits, problems)
+        Self::compile(sources, limits, problems, None).map(|(set, _)| set)
     }
 
     fn compile(
         sources: Sources,
         limits: &ScriptLimits,
         mut problems: Vec<ScriptProblem>,
-    ) -> Result<Self, Vec<ScriptProblem>> {
+        surroundings: Option<&Surroundings>,
+    ) -> Result<(Self, Vec<ScriptProblem>), Vec<ScriptProblem>> {
         let limits = &engine::on_our_stack(limits);
         let deadline = Arc::new(Deadline::default());
         let mut engine = engine::build(limits, &deadline);
         let armed = deadline.arm(limits.time_max);
-        let modules = Modules::build(&mut engine, &sources.modules, limits, &mut problems);
+        let mut modules = Modules::build(&mut engine, &sources.modules, limits, &mut problems);
         drop(armed);
         let mut compile = |source: &Source| Script::compile(&engine, source, &modules, &mut problems);
-        let accounts = sources.accounts.iter().filter_map(|(k, s)| Some((k.clone(), compile(s)?))).collect();
-        let domains = sources.domains.iter().filter_map(|(k, s)| Some((k.clone(), compile(s)?))).collect();
+        let accounts: BTreeMap<_, _> =
+            sources.accounts.iter().filter_map(|(k, s)| Some((k.clone(), compile(s)?))).collect();
+        let domains: BTreeMap<_, _> =
+            sources.domains.iter().filter_map(|(k, s)| Some((k.clone(), compile(s)?))).collect();
         let global = sources.global.as_ref().and_then(&mut compile);
-        if !problems.is_empty() {
-            problems.sort();
-            problems.dedup();
+        let found = surroundings.map(|around| {
+            let scripts = accounts.values().chain(domains.values()).chain(&global);
+            lint(&engine, &units(&sources, scripts, &modules), around)
+        });
+        // From here on only what was built of them is needed.
+        modules.parsed.clear();
+        let bad = !problems.is_empty();
+        problems.extend(found.into_iter().flatten());
+        problems.sort();
+        problems.dedup();
+        if bad {
             return Err(problems);
         }
-        Ok(Self {
+        let set = Self {
             hash: sources.hash(),
             ids: sources.ids().cloned().collect(),
             texts: sources.all().map(|source| (source.id.file.clone(), source.text.clone())).collect(),
@@ -147,7 +177,8 @@ impl ScriptSet {
             deadline,
             engine: Arc::new(engine),
             watching: OnceLock::new(),
-        })
+        };
+        Ok((set, problems))
     }
 
     /// Content hash of all files, names included.
@@ -322,7 +353,7 @@ impl ScriptSet {
     fn run(&self, engine: &Engine, script: &Script, call: &Arc<Call>) -> Result<Dynamic, Box<EvalAltResult>> {
         let _armed = self.deadline.arm(self.limits.time_max);
         let delivery = Delivery(call.clone());
-        let options = CallFnOptions::new().eval_ast(script.has_top_level).with_tag(delivery.clone());
+        let options = CallFnOptions::new().eval_ast(script.outline.has_top_level).with_tag(delivery.clone());
         let mut scope = Scope::new();
         // A bug in the interpreter must cost this message some time and nothing else.
         let ran = catch_unwind(AssertUnwindSafe(|| {
@@ -397,10 +428,28 @@ impl Script {
             exit_positions: exits.positions().into(),
             exits,
             wants_mx: modules.read_mx_through(&outline),
-            has_top_level: outline.has_top_level,
+            outline,
             ast,
         })
     }
+}
+
+/// The files that compiled, with their texts.
+fn units<'a>(
+    sources: &'a Sources,
+    scripts: impl Iterator<Item = &'a Script>,
+    modules: &'a Modules,
+) -> Vec<Unit<'a>> {
+    let texts = sources.accounts.values().chain(sources.domains.values()).chain(&sources.global);
+    let by_file: BTreeMap<&str, &Source> = texts.map(|source| (&*source.id.file, source)).collect();
+    let scripts = scripts.filter_map(|script| {
+        let source = by_file.get(&*script.id.file)?;
+        Some(Unit { source, ast: &script.ast, outline: &script.outline, module: None })
+    });
+    let modules = modules.parsed.iter().filter_map(|(path, (ast, outline))| {
+        Some(Unit { source: sources.modules.get(path)?, ast, outline, module: Some(path) })
+    });
+    scripts.chain(modules).collect()
 }
 
 fn micros(begun: Instant) -> u32 {

@@ -34,6 +34,11 @@ pub(super) struct ModuleCall {
 }
 
 impl Outline {
+    /// The paths that a module's name stands for here.
+    pub(super) fn paths_of(&self, alias: &str) -> impl Iterator<Item = &str> {
+        self.aliases.get(alias).into_iter().flatten().map(String::as_str)
+    }
+
     /// The path of the module that a call means; none when one name stands for several.
     pub(super) fn module_of(&self, call: &ModuleCall) -> Option<&str> {
         let paths = self.aliases.get(&call.alias)?;

@@ -4,17 +4,18 @@
 //!
 //! | floor | what stands there |
 //! | --- | --- |
-//! | 0 ground: values and codecs; no tokio, no files, no clock | [`names`], [`address`], [`envelope`], [`outcome`], [`attempt`], [`smtp`], [`sasl`], [`message`] |
+//! | 0 ground: values and codecs; no tokio, no files, no clock | [`names`], [`address`], [`envelope`], [`outcome`], [`attempt`], [`smtp`], [`sasl`], [`message`], [`metrics`] |
 //! | 1 the outside world behind seams | [`clock`], [`config`], [`dns`], [`net`], [`tls`] |
 //! | 2 storage | [`spool`], [`store`] |
 //! | 3 engines | [`route`], [`mailauth`], [`transport`], [`local`], [`queue`] |
-//! | 4 servers | [`smtp_server`], [`imap_server`], [`control`] |
+//! | 4 servers | [`smtp_server`], [`imap_server`], [`control`], [`http`] |
 //! | 5 top | [`route_test`], [`server`], [`cli`] |
 
 pub mod address;
 pub mod attempt;
 pub mod envelope;
 pub mod message;
+pub mod metrics;
 pub mod names;
 pub mod outcome;
 pub mod sasl;
@@ -36,6 +37,7 @@ pub mod route;
 pub mod transport;
 
 pub mod control;
+pub mod http;
 pub mod imap_server;
 pub mod smtp_server;
 

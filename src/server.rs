@@ -125,6 +125,7 @@ pub struct Server {
     started: Timestamp,
     limits: ConnectionLimits,
     addresses: Vec<(ListenerKind, SocketAddr)>,
+    metrics_addresses: Vec<SocketAddr>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     _watch: crate::route::Watch,
@@ -157,6 +158,8 @@ impl Server {
         let resolver = Resolver::new(&config.dns);
         let engine = Engine::new(resolver.clone(), config.hostname.clone());
         let sockets = listen(&config.listeners)?;
+        let listen = |address: &SocketAddr| crate::net::listen(*address);
+        let metrics_sockets = config.metrics.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
         let limits =
             ConnectionLimits::new(config.limits.connections_max, config.limits.connections_per_ip_max);
         for account in config.accounts.keys() {
@@ -193,12 +196,14 @@ impl Server {
             tls,
             limits,
             addresses: Vec::new(),
+            metrics_addresses: Vec::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _watch: watch,
             _lock: lock,
         };
         server.serve(sockets);
+        server.serve_metrics(metrics_sockets);
         crate::control::serve(server.control(), server.stopping.clone(), &server.tasks)
             .map_err(StartError::Control)?;
         server.serve_submit().map_err(StartError::Submit)?;
@@ -235,6 +240,18 @@ impl Server {
         }
     }
 
+    /// Prometheus reads what was counted.
+    fn serve_metrics(&mut self, sockets: Vec<tokio::net::TcpListener>) {
+        for socket in sockets {
+            let address = socket.local_addr().ok();
+            tracing::info!(address = address.map(tracing::field::display), "metrics over HTTP");
+            self.metrics_addresses.extend(address);
+            let context = self.control();
+            let page = Arc::new(move || crate::control::metrics(&context));
+            self.tasks.spawn(crate::http::serve(socket, page, self.stopping.clone()));
+        }
+    }
+
     /// Users of this machine submit through a socket, where the kernel says who they are.
     fn serve_submit(&self) -> std::io::Result<()> {
         let (context, stopping) = (self.smtp(), self.stopping.clone());
@@ -259,6 +276,11 @@ impl Server {
         &self.addresses
     }
 
+    /// Where it answers `GET /metrics`, in the order of the configuration.
+    pub fn metrics_addresses(&self) -> &[SocketAddr] {
+        &self.metrics_addresses
+    }
+
     /// The queue.
     pub fn queue(&self) -> &Queue {
         &self.queue
@@ -279,6 +301,7 @@ impl Server {
             resolver: self.resolver.clone(),
             reload: self.reload_sender.clone(),
             started: self.started,
+            listeners: self.addresses.as_slice().into(),
         }
     }
 
@@ -327,6 +350,7 @@ impl Server {
             ("hostname", old.hostname != config.hostname),
             ("listeners", !same_listeners(&old.listeners, &config.listeners)),
             ("[dns]", old.dns != config.dns),
+            ("[metrics]", old.metrics != config.metrics),
             ("[tls]", old.tls.is_some() != config.tls.is_some()),
         ]
         .into_iter()

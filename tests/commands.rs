@@ -58,6 +58,9 @@ fn every_command_teaches_by_example() {
         vec!["queue", "drop"],
         vec!["queue", "dump"],
         vec!["route", "explain"],
+        vec!["route", "stats"],
+        vec!["status"],
+        vec!["metrics"],
     ] {
         let help = waypost(dir.path(), &[command.as_slice(), &["--help"]].concat(), "");
         assert_eq!(help.status.code(), Some(0));

@@ -148,6 +148,11 @@ fn notes(config: &Config, scripts: &ScriptSet) -> Vec<String> {
             "relay_from = {net}: an open relay; everybody may send to everybody through this server"
         ));
     }
+    for address in config.metrics.listen.iter().filter(|address| !address.ip().is_loopback()) {
+        notes.push(format!(
+            "[metrics] {address}: whoever reaches it reads the metrics, names of scripts included"
+        ));
+    }
     if config.accounts.is_empty() {
         notes.push("no accounts: add one with `waypost account add NAME ADDRESS`".to_owned());
     }

@@ -20,6 +20,7 @@ mod edit;
 mod error;
 mod localserve;
 pub mod logging;
+mod metrics;
 mod queue;
 mod queue_controls;
 mod resolver;
@@ -28,6 +29,7 @@ mod sendmail;
 mod serve;
 mod show;
 mod spf;
+mod status;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -58,6 +60,7 @@ Examples:
   waypost check                what is wrong with configuration and scripts
   waypost serve                run the server
   waypost account add ann ann@example.org
+  waypost status               how the running server is
   waypost queue list           what waits, and why
   waypost route explain --from ann@example.org --to bob@example.net --attempt 4";
 
@@ -96,6 +99,8 @@ enum Command {
     Route(route::RouteArgs),
     Sendmail(sendmail::SendmailArgs),
     Spf(spf::SpfArgs),
+    Status(status::StatusArgs),
+    Metrics(metrics::MetricsArgs),
 }
 
 /// What a command runs with.
@@ -145,6 +150,8 @@ pub fn main() -> ExitCode {
         Command::Queue(args) => queue::run(&args, &shared, &mut out),
         Command::Route(args) => route::run(&args, &shared, &mut out),
         Command::Spf(args) => spf::run(&args, &shared, &mut out),
+        Command::Status(args) => status::run(&args, &shared, &mut out),
+        Command::Metrics(args) => metrics::run(&args, &shared, &mut out),
         // It has exit codes and words of its own, those of every other sendmail.
         Command::Sendmail(args) => return sendmail::run(args, shared.config),
     };

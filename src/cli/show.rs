@@ -21,6 +21,15 @@ pub(super) fn size(bytes: u64) -> String {
     if unit == "B" || value >= 10.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
 }
 
+/// `1 message`, `3 messages`, `2 deliveries`.
+pub(super) fn count(number: usize, word: &str) -> String {
+    match (number, word.strip_suffix('y')) {
+        (1, _) => format!("1 {word}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        (_, None) => format!("{number} {word}s"),
+    }
+}
+
 /// The two largest units: `4d 3h`, `7m 30s`, `12s`.
 pub(super) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
@@ -134,6 +143,8 @@ mod tests {
         {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }
+        let counted = [(0, "recipient"), (1, "delivery"), (2, "delivery")].map(|(n, word)| count(n, word));
+        assert_eq!(counted, ["0 recipients", "1 delivery", "2 deliveries"]);
         let now = Timestamp::from_second(1_000_000).unwrap();
         let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
         assert_eq!(when(at(450), now), "in 7m 30s");

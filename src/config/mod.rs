@@ -84,6 +84,8 @@ pub struct Config {
     pub limits: Limits,
     /// How an evaluation of a routing script is bounded.
     pub script_limits: ScriptLimits,
+    /// Where Prometheus may read metrics.
+    pub metrics: Metrics,
 }
 
 /// What a listener speaks.
@@ -506,6 +508,13 @@ pub struct Limits {
     pub received_max: usize,
     /// IDLE and other quiet time in IMAP (RFC 9051 §5.4: at least 30 minutes).
     pub imap_idle_timeout: Duration,
+}
+
+/// Where metrics are given to whoever asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// Addresses that `GET /metrics` is answered on, to everybody who reaches them.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// How an evaluation of a routing script is bounded.

@@ -14,8 +14,8 @@ use toml::de::DeTable;
 use super::problems::{ConfigProblems, Problem};
 use super::section::{Placed, Reader, Section};
 use super::{
-    Config, Dns, FixedName, Limits, Listener, ListenerKind, Queue, RetrySchedule, ScriptLimits, TlsFiles,
-    directory, login, ways,
+    Config, Dns, FixedName, Limits, Listener, ListenerKind, Metrics, Queue, RetrySchedule, ScriptLimits,
+    TlsFiles, directory, login, ways,
 };
 use crate::address::Domain;
 use crate::names::AccountName;
@@ -120,6 +120,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let queue = queue(top.section("queue", "[queue]"));
     let limits = limits(top.section("limits", "[limits]"));
     let script_limits = script_limits(top.section("scripts", "[scripts]"));
+    let metrics = metrics(top.section("metrics", "[metrics]"));
     top.finish();
     Some(Config {
         hostname: hostname?,
@@ -136,6 +137,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         queue,
         limits,
         script_limits,
+        metrics,
     })
 }
 
@@ -432,6 +434,14 @@ fn limits(mut section: Section<'_>) -> Limits {
     };
     section.finish();
     limits
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    let listen = section.list("listen", "an address with a port: \"127.0.0.1:9100\"", |text| {
+        text.parse::<SocketAddr>().map_err(|_| format!("{text:?} is no IP address with a port"))
+    });
+    section.finish();
+    Metrics { listen: listen.into_iter().map(|address| address.value).collect() }
 }
 
 fn script_limits(mut section: Section<'_>) -> ScriptLimits {

@@ -139,6 +139,7 @@ fn everything_that_can_be_said() {
     assert_eq!(config.limits.received_max, usize::MAX);
     assert!(config.queue.retry.jitter.abs() < f64::EPSILON);
     assert_eq!(config.script_limits.time_max, Duration::from_millis(20));
+    assert_eq!(config.metrics.listen, ["127.0.0.1:9100".parse().unwrap(), "[::1]:9100".parse().unwrap()]);
 }
 
 /// Each mistake alone: the line and column it is found at, and words of its message.
@@ -191,6 +192,8 @@ fn mistakes_are_found_where_they_are() {
             "need TLS",
         ),
         table("[dns]\nresolvers = [\"resolver.example\"]", 2, 14, "no IP address"),
+        table("[metrics]\nlisten = \"localhost:9100\"", 2, 10, "no IP address"),
+        table("[metrics]\nlisten = [\"127.0.0.1\"]", 2, 11, "with a port"),
         table("[dns]\ntimeout = 5", 2, 11, "needs its unit"),
         table("[dns]\ntimeout = \"5 secs\"", 2, 11, "not allowed"),
         table("[dns.fixed.\"a b\"]\nmx = []", 1, 12, "domain"),

@@ -5,7 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::oneshot;
 
 use super::explain::explain;
-use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret, Status};
+use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret};
+use super::status::{metrics, status};
 use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
@@ -21,6 +22,8 @@ const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1_000;
 pub(super) async fn handle(context: &ControlContext, request: Request) -> Result<Answer, Fault> {
     match request {
         Request::Status => Ok(Answer::Status(status(context))),
+        Request::Metrics => Ok(Answer::Metrics(metrics(context))),
+        Request::RouteStats => Ok(Answer::RouteStats(context.router.counts().stats())),
         Request::QueueList { filter, after, limit } => {
             let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
             context.queue.list(&filter, after, limit).await.map(Answer::Queue).map_err(queue_fault)
@@ -50,17 +53,6 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
             Ok(Answer::PasswordSet)
         }
         Request::Reload => reload(context).await,
-    }
-}
-
-fn status(context: &ControlContext) -> Status {
-    Status {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        hostname: context.config.load().hostname.to_string(),
-        pid: std::process::id(),
-        started: context.started,
-        scripts: context.router.current().hash().to_string(),
-        queue: context.queue.stats(),
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `socket` | where the socket is, and how long paths are got around |
 //! | `serve` | takes connections, reads lines |
 //! | `handle` | does what is asked |
+//! | `status` | how the server is, and its metrics |
 //! | `explain` | which way a message would go, and why: the queue's own code on made-up facts |
 //! | `submit` | the other socket, `submit.sock`, for mail of this machine's users |
 //! | `client` | the other side, for commands |
@@ -19,10 +20,12 @@ mod handle;
 mod protocol;
 mod serve;
 mod socket;
+mod status;
 mod submit;
 #[cfg(test)]
 mod tests;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -33,14 +36,15 @@ pub use client::{Client, ClientError};
 pub use explain::{assumed_outcome, explain};
 pub use handle::{accounts, set_password};
 pub use protocol::{
-    AccountInfo, Answer, Explained, Fault, FaultKind, PastAttempt, Question, Reloaded, Request, Response,
-    Secret, Status,
+    AccountInfo, Answer, Explained, Fault, FaultKind, Listening, PastAttempt, Question, Reloaded, Request,
+    Response, Secret, Status,
 };
 pub use serve::serve;
 pub use socket::SOCKET_NAME;
+pub use status::metrics;
 pub use submit::{SUBMIT_SOCKET_NAME, connect_submit, serve_submit};
 
-use crate::config::Config;
+use crate::config::{Config, ListenerKind};
 use crate::dns::Resolver;
 use crate::queue::Queue;
 use crate::route::Router;
@@ -63,6 +67,8 @@ pub struct ControlContext {
     pub reload: mpsc::Sender<ReloadRequest>,
     /// When the server started.
     pub started: Timestamp,
+    /// Where it listens.
+    pub listeners: Arc<[(ListenerKind, SocketAddr)]>,
 }
 
 /// Asks the server to load its configuration and scripts again.

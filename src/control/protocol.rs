@@ -1,6 +1,7 @@
 //! What operators ask a running server, and what it answers.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Done, Filter, ListedMessage, Page, Stats};
-use crate::route::Trace;
+use crate::route::{FailedReload, ScriptStats, Trace};
 use crate::store::FinishedRecipient;
 
 /// What is asked.
@@ -18,6 +19,10 @@ use crate::store::FinishedRecipient;
 pub enum Request {
     /// How the server is.
     Status,
+    /// What it counted, for Prometheus.
+    Metrics,
+    /// What each script did.
+    RouteStats,
     /// A page of the queue.
     QueueList {
         /// Which messages.
@@ -80,6 +85,10 @@ pub enum Response {
 pub enum Answer {
     /// To [`Request::Status`].
     Status(Status),
+    /// To [`Request::Metrics`]: Prometheus' text format.
+    Metrics(String),
+    /// To [`Request::RouteStats`]: those that were asked.
+    RouteStats(Vec<ScriptStats>),
     /// To [`Request::QueueList`].
     Queue(Page),
     /// To [`Request::QueueShow`].
@@ -145,10 +154,28 @@ pub struct Status {
     pub pid: u32,
     /// Since when.
     pub started: Timestamp,
+    /// Where it listens.
+    #[serde(default)]
+    pub listeners: Vec<Listening>,
     /// Hash of the script set.
     pub scripts: String,
+    /// Since when that set runs.
+    #[serde(default)]
+    pub scripts_since: Option<Timestamp>,
+    /// Why the newest scripts on disk do not run, if so.
+    #[serde(default)]
+    pub failed_reload: Option<FailedReload>,
     /// Counts.
     pub queue: Stats,
+}
+
+/// A socket that takes connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// What it speaks.
+    pub kind: String,
+    /// Where.
+    pub address: SocketAddr,
 }
 
 /// A message that may or may not exist: which way would it go?

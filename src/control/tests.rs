@@ -84,6 +84,7 @@ impl World {
             config: config.clone(),
             reload,
             started,
+            listeners: Arc::new([]),
         };
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         serve(context, stopping.clone(), &tasks).unwrap();
@@ -149,6 +150,19 @@ async fn the_running_server_answers() {
     let seen: Vec<_> =
         accounts.iter().map(|a| (a.name.as_str(), a.has_password, a.catch_all.len())).collect();
     assert_eq!(seen, [("ann", true, 0), ("bob", false, 1)]);
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_are_those_that_are_documented() {
+    let world = World::start();
+    let Ok(Answer::Metrics(text)) = world.ask(Request::Metrics).await else { panic!("no metrics") };
+    let told = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let told: std::collections::BTreeSet<&str> = told.collect();
+    let rows = include_str!("../../docs/metrics.md").lines().filter(|line| line.contains("`waypost_"));
+    let documented = rows.flat_map(|line| line.split('`')).filter(|word| word.starts_with("waypost_"));
+    assert_eq!(told, documented.collect(), "docs/metrics.md has others");
+    assert!(text.contains("\nwaypost_queue_recipients 0\n"), "{text}");
     world.stop().await;
 }
 

@@ -66,6 +66,8 @@ impl Queue {
                 due.put((id, recipient), entry);
             }
         }
+        inner.counts.messages.inc();
+        inner.counts.recipients.add(count.into());
         tracing::debug!(id = shown(id), "queued");
         if !starts {
             return Ok(id);

@@ -208,6 +208,7 @@ async fn settle_all(
     let mut settlements = Vec::with_capacity(outcomes.len());
     let mut told: Vec<Told> = Vec::new();
     for ((subject, decision), outcome) in group.subjects.iter().zip(outcomes) {
+        inner.counts.attempt(&decision.transport, outcome.verdict);
         let attempts = subject.attempts + 1;
         let item = Item { id: group.id, attempts, received: message.received };
         let next = settle::settle(item, &outcome, &config.queue.retry, now);
@@ -351,6 +352,7 @@ async fn finish(
         due.put_back(*key, *at, *attempts);
     }
     drop(due);
+    inner.counts.deferred.add(again.len() as u64);
     if !again.is_empty() {
         inner.wake.notify_one();
     }

@@ -153,10 +153,11 @@ pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: 
 /// Those for which nobody can say are deferred here.
 pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
     let now = crate::clock::now();
-    // One set for all questions: what it wants to know is gathered for it, and it decides.
-    let scripts = inner.parts.router.current();
     let mut groups: Vec<(Lane, Group)> = Vec::with_capacity(1);
     let Loaded { id, message, subjects, fresh } = loaded;
+    // One set for all questions: what it wants to know is gathered for it, and it decides.
+    let router = &inner.parts.router;
+    let chosen = router.for_message(id);
     for subject in subjects {
         let recipient = &message.envelope.recipients[subject.recipient as usize].address;
         let local = !matches!(config.lookup(recipient), Lookup::Foreign);
@@ -166,8 +167,8 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
                 transport_way(config, Decision::without_script(Level::Override, name.clone()))
             }
             (false, None) => {
-                let facts = facts(inner, &scripts, config, &message, &subject, now).await;
-                ask_scripts(&scripts, config, &Arc::new(facts))
+                let facts = facts(inner, &chosen.set, config, &message, &subject, now).await;
+                way(config, &router.decide(&chosen, &Arc::new(facts), config))
             }
         };
         match decided {
@@ -216,7 +217,7 @@ pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply
         let subject = Subject::fresh(number as u32);
         let facts = facts(inner, &scripts, &config, message, &subject, now).await;
         // What cannot be decided now is deferred by the queue, and seen by the operator there.
-        let (way, _) = ask_scripts(&scripts, &config, &Arc::new(facts)).ok()?;
+        let (way, _) = way(&config, &scripts.decide(&Arc::new(facts), &*config)).ok()?;
         match way {
             Way::Transport(transport) if at_submission(&transport.kind) => {
                 let TransportKind::Fail { reply, .. } = &transport.kind else { return None };
@@ -228,9 +229,8 @@ pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply
     refused
 }
 
-/// The three levels, in their order.
-fn ask_scripts(scripts: &ScriptSet, config: &Config, facts: &Arc<Facts>) -> Result<(Way, Decision), String> {
-    let trace: Trace = scripts.decide(facts, config);
+/// The way that the scripts chose.
+fn way(config: &Config, trace: &Trace) -> Result<(Way, Decision), String> {
     let decision = trace.verdict().map_err(|error| error.to_string())?;
     transport_way(config, decision)
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Inner;
+use super::metrics::Counts;
 use crate::attempt::Attempt;
 use crate::names::QueueId;
 use crate::outcome::Verdict;
@@ -32,17 +33,19 @@ const RETRY_WAIT: Duration = Duration::from_secs(5);
 pub(super) struct Recorder {
     sender: Mutex<Option<mpsc::Sender<FinishedRecipient>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
+    counts: Arc<Counts>,
 }
 
 impl Recorder {
-    pub fn start(store: Store) -> Self {
+    pub fn start(store: Store, counts: Arc<Counts>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_MAX);
         let writer = tokio::spawn(write(store, receiver));
-        Self { sender: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) }
+        Self { sender: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)), counts }
     }
 
     /// Takes a record; never waits.
     pub fn record(&self, finished: FinishedRecipient) {
+        self.counts.finished(finished.state);
         if let Some(sender) = &*self.sender.lock()
             && let Err(error) = sender.try_send(finished)
         {

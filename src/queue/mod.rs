@@ -16,6 +16,7 @@ mod dispatch;
 mod due;
 mod finished;
 mod listing;
+mod metrics;
 mod pace;
 mod pump;
 pub mod schedule;
@@ -83,6 +84,7 @@ struct Inner {
     tasks: TaskTracker,
     stopping: CancellationToken,
     finished: finished::Recorder,
+    counts: Arc<metrics::Counts>,
     reports: AtomicUsize,
 }
 
@@ -95,7 +97,8 @@ impl Queue {
         }
         let tasks = TaskTracker::new();
         let concurrency = parts.config.load().queue.concurrency;
-        let finished = finished::Recorder::start(parts.store.clone());
+        let counts = Arc::<metrics::Counts>::default();
+        let finished = finished::Recorder::start(parts.store.clone(), counts.clone());
         let inner = Arc::new(Inner {
             parts,
             due: Mutex::new(due),
@@ -105,6 +108,7 @@ impl Queue {
             tasks,
             stopping: CancellationToken::new(),
             finished,
+            counts,
             reports: AtomicUsize::new(0),
         });
         inner.tasks.spawn(pump::run(inner.clone()));

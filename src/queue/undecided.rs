@@ -54,6 +54,7 @@ async fn defer(
     problem: String,
     now: Timestamp,
 ) {
+    inner.counts.undecided.inc();
     let recipient = subject.recipient;
     let until = add(now, config.queue.script_error_retry);
     tracing::error!(id = shown(id), recipient, problem, %until, "no route: deferred without an attempt");

@@ -16,9 +16,12 @@
 //! | `set` | loading and asking |
 //! | `failure`, `trace` | what came out of it |
 //! | `router`, `watch` | the running set |
+//! | `rollout` | which set decides about a message, and who learns of it |
+//! | `counts` | what the scripts did, for metrics |
 //!
 //! The contract with operators is docs/routing.md.
 
+mod counts;
 mod delivery;
 mod engine;
 mod facts;
@@ -27,6 +30,7 @@ mod functions;
 mod lint;
 mod modules;
 mod problem;
+mod rollout;
 mod router;
 mod set;
 mod source;
@@ -42,11 +46,13 @@ mod load_tests;
 #[cfg(test)]
 mod tests;
 
+pub use counts::{Part, ScriptCounts, ScriptStats};
 pub use delivery::{PropertyDoc, properties};
 pub use facts::Facts;
 pub use functions::{FUNCTIONS, Function};
 pub use lint::Surroundings;
 pub use problem::{Rule, ScriptProblem, Severity};
+pub use rollout::Chosen;
 pub use router::{FailedReload, Reloaded, Router, RouterStatus};
 pub use set::{KnownTransports, ScriptSet};
 pub use source::TestSource;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::counts::ScriptCounts;
 use super::problem::ScriptProblem;
 use super::set::ScriptSet;
 use super::trace::ScriptId;
@@ -25,6 +26,7 @@ pub struct Router {
     limits: ScriptLimits,
     current: ArcSwap<ScriptSet>,
     changes: watch::Sender<Arc<str>>,
+    pub(super) counts: ScriptCounts,
     state: Mutex<State>,
 }
 
@@ -88,6 +90,7 @@ impl Router {
             limits,
             changes: watch::Sender::new(set.hash().clone()),
             current: ArcSwap::from_pointee(set),
+            counts: ScriptCounts::default(),
             state: Mutex::new(State { since: clock::now(), failed: None }),
         })
     }

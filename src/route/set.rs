@@ -452,8 +452,9 @@ fn units<'a>(
     scripts.chain(modules).collect()
 }
 
+/// To the nearest: of a few microseconds, half of one is a good part.
 fn micros(begun: Instant) -> u32 {
-    u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX)
+    u32::try_from((begun.elapsed().as_nanos() + 500) / 1_000).unwrap_or(u32::MAX)
 }
 
 fn article(type_name: &str) -> String {

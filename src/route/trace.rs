@@ -123,6 +123,17 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Script,
+        Self::Operations,
+        Self::CallDepth,
+        Self::Size,
+        Self::Time,
+        Self::ReturnType,
+        Self::UnknownTransport,
+    ];
+
     /// As metrics and listings name it.
     pub const fn as_str(self) -> &'static str {
         match self {

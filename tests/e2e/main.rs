@@ -19,6 +19,7 @@ mod auth;
 mod controls;
 mod crash;
 mod first_mail;
+mod monitoring;
 mod routing;
 mod sasl;
 mod seeds;

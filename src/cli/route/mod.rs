@@ -1,6 +1,7 @@
 //! `waypost route ...`: what operators do with routing scripts, one file a subcommand.
 
 mod explain;
+mod stats;
 
 use std::io::Write;
 
@@ -19,10 +20,12 @@ pub(super) struct RouteArgs {
 #[derive(Debug, Subcommand)]
 enum RouteCommand {
     Explain(explain::ExplainArgs),
+    Stats(stats::StatsArgs),
 }
 
 pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
     match &args.command {
         RouteCommand::Explain(args) => explain::run(args, shared, out),
+        RouteCommand::Stats(args) => stats::run(args, shared, out),
     }
 }

@@ -179,7 +179,7 @@ impl Server {
             engine: engine.clone(),
             resolver: resolver.clone(),
         };
-        let queue = Queue::start(parts, waiting);
+        let queue = Queue::start(parts, waiting).await?;
         let watch = crate::route::watch(router.clone())?;
         let (reload_sender, reload_requests) = mpsc::channel(8);
         let mut server = Self {

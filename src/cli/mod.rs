@@ -23,6 +23,7 @@ pub mod logging;
 mod metrics;
 mod queue;
 mod queue_controls;
+mod queue_hold_rules;
 mod resolver;
 mod route;
 mod sendmail;

@@ -1,6 +1,7 @@
 //! `waypost queue list|show`: what waits, and why. It asks the running server; `queue_controls` changes it.
 
 use std::io::Write;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use jiff::{SignedDuration, Timestamp};
@@ -10,7 +11,7 @@ use super::error::CommandError;
 use super::queue_controls::{
     self, DropArgs, DumpArgs, FailArgs, HoldArgs, KickArgs, ScheduleArgs, TransportArgs, UnholdArgs,
 };
-use super::{Shared, ask, show, unexpected};
+use super::{Shared, ask, queue_hold_rules, show, unexpected};
 use crate::address::{Domain, Mailbox};
 use crate::config::Config;
 use crate::control::{Answer, Request};
@@ -41,6 +42,7 @@ enum QueueCommand {
     Fail(FailArgs),
     Drop(DropArgs),
     Dump(DumpArgs),
+    HoldRule(queue_hold_rules::HoldRuleArgs),
 }
 
 /// Which messages: what is not given matches all.
@@ -61,9 +63,15 @@ pub(super) struct FilterArgs {
     /// To a recipient in this domain
     #[arg(long, value_name = "DOMAIN")]
     to_domain: Option<Domain>,
+    /// After so many attempts: 3, 3.. (at least), ..5 (at most) or 3..5 (both included)
+    #[arg(long, value_name = "RANGE", conflicts_with_all = ["attempts_min", "attempts_max"])]
+    attempts: Option<AttemptsRange>,
     /// After at least so many attempts
     #[arg(long, value_name = "N")]
     attempts_min: Option<u32>,
+    /// After at most so many attempts
+    #[arg(long, value_name = "N")]
+    attempts_max: Option<u32>,
     /// Whose last attempt went over this transport, or for which it is set
     #[arg(long, value_name = "TRANSPORT")]
     via: Option<TransportName>,
@@ -83,6 +91,8 @@ pub(super) struct FilterArgs {
 
 impl FilterArgs {
     pub(super) fn filter(&self, ids: &[QueueId]) -> Filter {
+        let attempts =
+            self.attempts.unwrap_or(AttemptsRange { min: self.attempts_min, max: self.attempts_max });
         Filter {
             ids: ids.to_vec(),
             account: self.account.clone(),
@@ -90,7 +100,8 @@ impl FilterArgs {
             recipient: self.to.clone(),
             sender_domain: self.from_domain.clone(),
             recipient_domain: self.to_domain.clone(),
-            attempts_min: self.attempts_min,
+            attempts_min: attempts.min,
+            attempts_max: attempts.max,
             transport: self.via.clone(),
             received_until: self
                 .older_than
@@ -101,13 +112,39 @@ impl FilterArgs {
     }
 }
 
+/// `3`, `3..`, `..5`, `3..5`; both ends are included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct AttemptsRange {
+    min: Option<u32>,
+    max: Option<u32>,
+}
+
+impl FromStr for AttemptsRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is no range of attempts: write it like 3, 3.., ..5 or 3..5");
+        let end = |text: &str| match text {
+            "" => Ok(None),
+            number => number.parse().map(Some).map_err(|_| wrong()),
+        };
+        let (min, max) = text.split_once("..").unwrap_or((text, text));
+        let range = Self { min: end(min)?, max: end(max)? };
+        match (range.min, range.max) {
+            (None, None) => Err(wrong()),
+            (Some(min), Some(max)) if min > max => Err(wrong()),
+            _ => Ok(range),
+        }
+    }
+}
+
 const LIST_HELP: &str = "\
 Each message with its recipients that wait: how many attempts were made, when the
 next is due, which way the last one went and what came of it.
 
 Examples:
   waypost queue list
-  waypost queue list --to-domain example.net --attempts-min 3
+  waypost queue list --to-domain example.net --attempts 3..
   waypost queue list --json | jq -r '.messages[].id'
   waypost queue list --limit 50 --after 00002a";
 
@@ -168,6 +205,7 @@ pub(super) fn run(args: &QueueArgs, shared: &Shared, out: &mut dyn Write) -> Res
         QueueCommand::Fail(args) => queue_controls::fail(args, &config, out),
         QueueCommand::Drop(args) => queue_controls::drop_waiting(args, &config, out),
         QueueCommand::Dump(args) => queue_controls::dump(args, &config, out),
+        QueueCommand::HoldRule(args) => queue_hold_rules::run(args, &config, out),
     }
 }
 
@@ -230,12 +268,16 @@ fn sender(sender: &ReversePath) -> String {
 }
 
 fn recipient_text(recipient: &ListedRecipient, now: Timestamp) -> String {
-    let next = match (&recipient.in_line, recipient.running, recipient.held) {
-        (Some(line), _, _) if line.rate => format!("waits for the rate of transport {}", line.transport),
-        (Some(line), _, _) => format!("waits in line for transport {}", line.transport),
-        (None, true, _) => "under way".to_owned(),
-        (None, false, true) => "held".to_owned(),
-        (None, false, false) => format!("next {}", show::when(recipient.due, now)),
+    let next = match recipient {
+        ListedRecipient { running: true, .. } => "under way".to_owned(),
+        _ if recipient.held || !recipient.held_by_rules.is_empty() => held(recipient),
+        ListedRecipient { in_line: Some(line), .. } if line.rate => {
+            format!("waits for the rate of transport {}", line.transport)
+        }
+        ListedRecipient { in_line: Some(line), .. } => {
+            format!("waits in line for transport {}", line.transport)
+        }
+        _ => format!("next {}", show::when(recipient.due, now)),
     };
     let attempts = recipient.attempts;
     let plural = if attempts == 1 { "" } else { "s" };
@@ -251,6 +293,17 @@ fn recipient_text(recipient: &ListedRecipient, now: Timestamp) -> String {
     let set = recipient.transport.as_ref();
     let set = set.map_or_else(String::new, |name| format!(", transport set to {name}"));
     format!("        to {}  {attempts} attempt{plural}, {next}{set}\n{last}", recipient.address)
+}
+
+/// By whom.
+fn held(recipient: &ListedRecipient) -> String {
+    let rules: Vec<String> = recipient.held_by_rules.iter().map(ToString::to_string).collect();
+    match (&rules[..], recipient.held) {
+        ([], _) => "held".to_owned(),
+        ([rule], false) => format!("held by hold rule {rule}"),
+        (rules, false) => format!("held by hold rules {}", rules.join(", ")),
+        (rules, true) => format!("held, also by hold rule {}", rules.join(", ")),
+    }
 }
 
 fn show_one(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -294,4 +347,25 @@ fn show_one(args: &ShowArgs, config: &Config, out: &mut dyn Write) -> Result<(),
 pub(super) fn reverse_path(text: &str) -> Result<ReversePath, String> {
     let bare = text.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(text);
     ReversePath::try_from(bare.to_owned()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_attempts_as_people_write_them() {
+        for (text, min, max) in [
+            ("3", Some(3), Some(3)),
+            ("3..", Some(3), None),
+            ("..5", None, Some(5)),
+            ("3..5", Some(3), Some(5)),
+            ("0..0", Some(0), Some(0)),
+        ] {
+            assert_eq!(text.parse(), Ok(AttemptsRange { min, max }), "{text}");
+        }
+        for bad in ["", "..", "5..3", "x", "3-5", "-1..", "1..2..3"] {
+            assert!(bad.parse::<AttemptsRange>().unwrap_err().contains("3..5"), "{bad}");
+        }
+    }
 }

@@ -55,7 +55,7 @@ pub(super) struct KickArgs {
 
 const HOLD_HELP: &str = "\
 What is held is not tried and not given up; its age counts on. An attempt that is
-under way is finished.
+under way is finished. For mail that is still to come, see `waypost queue hold-rule`.
 
 Examples:
   waypost queue hold 00002a
@@ -72,7 +72,8 @@ pub(super) struct HoldArgs {
 }
 
 const UNHOLD_HELP: &str = "\
-What was held is tried when it is due.
+What was held by hand is tried when it is due. What a hold rule holds stays held as
+long as there is the rule: see `waypost queue hold-rule`.
 
 Examples:
   waypost queue unhold 00002a
@@ -261,13 +262,20 @@ fn act(
     let Answer::Controlled(counts) = ask(config, &request)? else { return Err(unexpected()) };
     if which.json {
         let (recipients, busy) = (counts.recipients, counts.busy);
-        let json = serde_json::json!({ "recipients": recipients, "busy": busy, "dry_run": which.dry_run });
+        let still_held = counts.still_held;
+        let json = serde_json::json!({
+            "recipients": recipients, "busy": busy, "still_held": still_held, "dry_run": which.dry_run,
+        });
         return Ok(writeln!(out, "{json}")?);
     }
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     let (recipients, busy) = (counts.recipients, counts.busy);
     if busy > 0 {
         writeln!(out, "{busy} recipient{} left alone: an attempt is under way", plural(busy))?;
+    }
+    if counts.still_held > 0 {
+        let (number, stay) = (counts.still_held, if counts.still_held == 1 { "stays" } else { "stay" });
+        writeln!(out, "{number} recipient{} {stay} held: see `waypost queue list --held`", plural(number))?;
     }
     match (recipients, busy, which.dry_run) {
         (0, 0, false) if which.all => Ok(writeln!(out, "nothing waits")?),

@@ -12,7 +12,7 @@ use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Filter, QueueError};
 use crate::sasl::{KeyKind, Mechanism};
-use crate::store::{Store, StoreError};
+use crate::store::{NewHoldRule, Store, StoreError};
 
 /// Messages on one page of a listing.
 const PAGE_MESSAGES_MAX: usize = 1_000;
@@ -32,6 +32,9 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         Request::QueueControl { filter, action, dry_run } => {
             control(context, &filter, &action, dry_run).await
         }
+        Request::HoldRuleAdd { rule, all, dry_run } => add_hold_rule(context, rule, all, dry_run).await,
+        Request::HoldRuleList => Ok(Answer::HoldRules(context.queue.hold_rules())),
+        Request::HoldRuleRemove { number, dry_run } => remove_hold_rule(context, number, dry_run).await,
         Request::QueueDump { id } => {
             let content = context.queue.dump(id).await.map_err(queue_fault)?;
             let gone = || Fault::new(FaultKind::NotFound, format!("there is no message {id} in the queue"));
@@ -85,6 +88,40 @@ async fn control(
         );
     }
     Ok(Answer::Controlled(done))
+}
+
+async fn add_hold_rule(
+    context: &ControlContext,
+    rule: NewHoldRule,
+    all: bool,
+    dry_run: bool,
+) -> Result<Answer, Fault> {
+    if rule.fields.name_nothing() != all {
+        let message = "a hold rule names an account, a sender domain or a recipient domain; one that holds everything \
+                       names nothing, and has to be asked for with --all";
+        return Err(Fault::new(FaultKind::BadRequest, message));
+    }
+    if let Some(account) = &rule.fields.account {
+        check_account(&context.config.load(), account)?;
+    }
+    if dry_run {
+        let held = context.queue.would_hold(&rule.fields).await.map_err(queue_fault)?;
+        return Ok(Answer::HoldRule { rule: None, held });
+    }
+    let (rule, held) = context.queue.add_hold_rule(rule).await.map_err(queue_fault)?;
+    tracing::info!(rule = rule.number, fields = ?rule.rule.fields, by = rule.rule.by, recipients = held.recipients, "hold rule added");
+    Ok(Answer::HoldRule { rule: Some(rule), held })
+}
+
+async fn remove_hold_rule(context: &ControlContext, number: u32, dry_run: bool) -> Result<Answer, Fault> {
+    let removed = context.queue.remove_hold_rule(number, dry_run).await.map_err(queue_fault)?;
+    let Some((rule, held)) = removed else {
+        return Err(Fault::new(FaultKind::NotFound, format!("there is no hold rule {number}")));
+    };
+    if !dry_run {
+        tracing::info!(rule = number, recipients = held.recipients, "hold rule removed");
+    }
+    Ok(Answer::HoldRule { rule: Some(rule), held })
 }
 
 /// A transport that the configuration has.
@@ -153,7 +190,11 @@ pub(super) fn check_account(config: &Config, account: &AccountName) -> Result<()
 }
 
 fn queue_fault(error: QueueError) -> Fault {
-    Fault::new(FaultKind::Failed, error.to_string())
+    let kind = match error {
+        QueueError::Store(StoreError::Invalid(_)) => FaultKind::BadRequest,
+        _ => FaultKind::Failed,
+    };
+    Fault::new(kind, error.to_string())
 }
 
 fn store_fault(error: StoreError) -> Fault {

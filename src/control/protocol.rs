@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
-use crate::queue::{Action, Done, Filter, ListedMessage, Page, Stats};
+use crate::queue::{Action, Done, Filter, Held, ListedMessage, Page, Stats};
 use crate::route::{FailedReload, ScriptStats, Trace};
-use crate::store::FinishedRecipient;
+use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,6 +46,28 @@ pub enum Request {
         /// What is done to them.
         action: Action,
         /// Only count them.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// Hold from now on what matches.
+    HoldRuleAdd {
+        /// Which mail, who says so, why.
+        #[serde(flatten)]
+        rule: NewHoldRule,
+        /// A rule that names nothing, and so holds everything, is meant.
+        #[serde(default)]
+        all: bool,
+        /// Only count what would be held.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// All hold rules.
+    HoldRuleList,
+    /// Removes a hold rule, and lets go what it held.
+    HoldRuleRemove {
+        /// Which.
+        number: u32,
+        /// Only count what would be let go.
         #[serde(default)]
         dry_run: bool,
     },
@@ -100,6 +122,15 @@ pub enum Answer {
     },
     /// To [`Request::QueueControl`].
     Controlled(Done),
+    /// To [`Request::HoldRuleAdd`] and [`Request::HoldRuleRemove`].
+    HoldRule {
+        /// The rule; `None` when one that might be added was only counted.
+        rule: Option<HoldRule>,
+        /// What waits and matches.
+        held: Held,
+    },
+    /// To [`Request::HoldRuleList`].
+    HoldRules(Vec<HoldRule>),
     /// To [`Request::QueueDump`]: base64, for it may hold any octets.
     Content(String),
     /// To [`Request::RouteExplain`].

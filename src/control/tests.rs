@@ -13,6 +13,7 @@ use crate::envelope::ReversePath;
 use crate::names::AccountName;
 use crate::queue::{Filter, Parts};
 use crate::spool::{Spool, SpoolOptions};
+use crate::store::HoldFields;
 use crate::transport::Engine;
 
 const CONFIG: &str = r#"
@@ -53,7 +54,7 @@ struct World {
 }
 
 impl World {
-    fn start() -> Self {
+    async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("scripts")).unwrap();
         std::fs::write(dir.path().join("scripts/global.rhai"), GLOBAL).unwrap();
@@ -73,7 +74,7 @@ impl World {
             engine,
             resolver: resolver.clone(),
         };
-        let queue = Queue::start(parts, waiting);
+        let queue = Queue::start(parts, waiting).await.unwrap();
         let (reload, reloads) = mpsc::channel(1);
         let started = Timestamp::UNIX_EPOCH;
         let context = ControlContext {
@@ -131,7 +132,7 @@ fn fault(result: Result<Answer, ClientError>) -> (FaultKind, String) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_running_server_answers() {
-    let world = World::start();
+    let world = World::start().await;
     let Ok(Answer::Status(status)) = world.ask(Request::Status).await else { panic!("no status") };
     assert_eq!((status.hostname.as_str(), status.pid), ("mail.example.org", std::process::id()));
 
@@ -155,7 +156,7 @@ async fn the_running_server_answers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_metrics_are_those_that_are_documented() {
-    let world = World::start();
+    let world = World::start().await;
     let Ok(Answer::Metrics(text)) = world.ask(Request::Metrics).await else { panic!("no metrics") };
     let told = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
     let told: std::collections::BTreeSet<&str> = told.collect();
@@ -167,8 +168,35 @@ async fn the_metrics_are_those_that_are_documented() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hold_rule_names_something_or_is_meant_for_everything() {
+    let world = World::start().await;
+    let add = |fields, all, dry_run| {
+        let rule = crate::store::NewHoldRule { fields, by: "root".into(), reason: String::new() };
+        world.ask(Request::HoldRuleAdd { rule, all, dry_run })
+    };
+    let of = |account: &str| HoldFields { account: Some(name(account)), ..HoldFields::default() };
+    let everything = HoldFields::default;
+    assert_eq!(fault(add(everything(), false, false).await).0, FaultKind::BadRequest);
+    assert_eq!(fault(add(of("ann"), true, false).await).0, FaultKind::BadRequest);
+    let (kind, message) = fault(add(of("anm"), false, false).await);
+    assert_eq!((kind, message.as_str()), (FaultKind::NotFound, "there is no account anm; did you mean ann?"));
+    assert!(matches!(add(of("ann"), false, true).await, Ok(Answer::HoldRule { rule: None, .. })));
+    assert!(matches!(add(of("ann"), false, false).await, Ok(Answer::HoldRule { rule: Some(_), .. })));
+    assert!(matches!(add(everything(), true, false).await, Ok(Answer::HoldRule { rule: Some(_), .. })));
+    let (kind, message) = fault(add(of("ann"), false, false).await);
+    assert_eq!(kind, FaultKind::BadRequest);
+    assert!(message.contains("hold rule 1 names the same mail"), "{message}");
+    let Ok(Answer::HoldRules(rules)) = world.ask(Request::HoldRuleList).await else { panic!("no rules") };
+    assert_eq!(rules.iter().map(|rule| rule.number).collect::<Vec<_>>(), [1, 2]);
+    let remove = |number| world.ask(Request::HoldRuleRemove { number, dry_run: false });
+    assert!(matches!(remove(1).await, Ok(Answer::HoldRule { rule: Some(_), .. })));
+    assert_eq!(fault(remove(1).await), (FaultKind::NotFound, "there is no hold rule 1".to_owned()));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reload_is_handed_on_and_its_problems_come_back() {
-    let mut world = World::start();
+    let mut world = World::start().await;
     let asked = tokio::spawn(ask(world.data_dir(), Request::Reload));
     let request = world.reloads.recv().await.unwrap();
     request.answer.send(Err("line 3 is wrong".to_owned())).unwrap();
@@ -179,7 +207,7 @@ async fn a_reload_is_handed_on_and_its_problems_come_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn only_the_owner_may_speak_and_a_stopped_server_leaves_no_socket() {
     use std::os::unix::fs::PermissionsExt;
-    let world = World::start();
+    let world = World::start().await;
     let (data_dir, socket) = (world.data_dir(), world.data_dir().join(SOCKET_NAME));
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o600);
     world.stop().await;
@@ -196,7 +224,7 @@ async fn only_the_owner_may_speak_and_a_stopped_server_leaves_no_socket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn lines_that_are_no_requests_are_answered_and_tell_no_secrets() {
     use std::io::{BufRead, BufReader, Write};
-    let world = World::start();
+    let world = World::start().await;
     let socket = world.data_dir().join(SOCKET_NAME);
     let talk = tokio::task::spawn_blocking(move || {
         let mut stream = BufReader::new(std::os::unix::net::UnixStream::connect(socket).unwrap());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::dispatch::{self, Loaded, Subject};
-use super::due::Entry;
+use super::due::{Entry, Place};
 use super::{Queue, shown};
 use crate::names::QueueId;
 use crate::smtp::Reply;
@@ -54,7 +54,7 @@ impl Queue {
     /// deliveries are not refused.
     pub(super) async fn take(&self, message: NewMessage) -> Result<QueueId, AcceptError> {
         let inner = &self.inner;
-        let starts = !inner.stopping();
+        let starts = !inner.stopping() && !self.holds_any_of(&message);
         let message = Arc::new(message);
         let id = inner.parts.spool.accept(message.clone(), starts).await?;
         let count = message.envelope.recipients.len() as u32;
@@ -62,19 +62,29 @@ impl Queue {
         {
             let mut due = inner.due.lock();
             for recipient in 0..count {
-                let entry = Entry { busy: starts, ..Entry::waiting(now, 0, false) };
-                due.put((id, recipient), entry);
+                let address = &message.envelope.recipients[recipient as usize].address;
+                let rule = inner.rules.holding(&message, address);
+                let place = if starts && rule.is_none() { Place::InLine } else { Place::Waits };
+                due.put((id, recipient), Entry { rule, place, started: starts, ..Entry::new(now, 0) });
             }
         }
         inner.counts.messages.inc();
         inner.counts.recipients.add(count.into());
         tracing::debug!(id = shown(id), "queued");
         if !starts {
+            inner.wake.notify_one();
             return Ok(id);
         }
         let subjects = (0..count).map(Subject::fresh).collect();
         let loaded = Loaded { id, message, subjects, fresh: true };
         inner.tasks.spawn(dispatch::dispatch(inner.clone(), loaded));
         Ok(id)
+    }
+
+    /// Whether a hold rule keeps some of its recipients back.
+    fn holds_any_of(&self, message: &NewMessage) -> bool {
+        let rules = &self.inner.rules;
+        let mut recipients = message.envelope.recipients.iter();
+        !rules.are_none() && recipients.any(|recipient| rules.holding(message, &recipient.address).is_some())
     }
 }

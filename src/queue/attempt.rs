@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::bounce::{self, ReportKind, Told};
 use super::dispatch::{self, Group, Way};
-use super::due::Key;
+use super::due::{Place, Turn};
 use super::schedule::add;
 use super::settle::{self, Item, Why};
 use super::slots::Lane;
@@ -80,8 +80,12 @@ pub(super) fn start(inner: &Arc<Inner>, lane: Lane, group: Group) {
 /// What still goes the way of the slot is returned; the rest goes its own.
 async fn read_back(slot: &Slot, group: &Group) -> Option<Group> {
     let inner = &slot.inner;
-    let keys: Vec<Key> = group.keys().collect();
-    let loaded = pump::load(inner, &keys).await?;
+    let turns: Vec<Turn> = {
+        let due = inner.due.lock();
+        group.turns().filter(|turn| due.has(*turn)).collect()
+    };
+    let _guard = PutBack::new(inner, turns.clone(), Place::InLine);
+    let loaded = pump::load(inner, &turns).await?;
     let config = inner.parts.config.load_full();
     let mut for_slot = None;
     for (lane, group) in dispatch::choose(inner, &config, loaded).await {
@@ -96,46 +100,62 @@ async fn read_back(slot: &Slot, group: &Group) -> Option<Group> {
 
 async fn run(inner: &Arc<Inner>, mut group: Group) {
     let Some(message) = group.message.take() else { return };
-    let guard = PutBack { inner, keys: group.keys().collect() };
-    put_back_held(inner, &mut group);
+    leave_out(inner, &mut group, &message);
     if group.subjects.is_empty() {
         return;
     }
+    let _guard = PutBack::new(inner, group.turns().collect(), Place::UnderWay);
     let began = crate::clock::now();
     if group.fresh || write_down(inner, &group, began).await {
         let outcomes = deliver(inner, &group, &message).await;
         settle_all(inner, &group, &message, began, outcomes).await;
     }
-    drop(guard);
 }
 
-/// Nobody stands in line any more; who was held meanwhile goes back.
-fn put_back_held(inner: &Inner, group: &mut Group) {
-    let now = crate::clock::now();
-    let mut due = inner.due.lock();
+/// Who was held or taken out while the group waited in line is not attempted; for the others the attempt begins here.
+fn leave_out(inner: &Inner, group: &mut Group, message: &NewMessage) {
     let id = group.id;
+    let mut due = inner.due.lock();
+    let any_rules = !inner.rules.are_none();
     group.subjects.retain(|(subject, _)| {
-        let key = (id, subject.recipient);
-        let held = due.out_of_line(key).is_some_and(|entry| entry.held);
-        if held {
-            due.put_back(key, now, subject.attempts);
+        let turn = subject.turn(id);
+        let address = &message.envelope.recipients[subject.recipient as usize].address;
+        if any_rules
+            && due.has(turn)
+            && let Some(rule) = inner.rules.holding(message, address)
+        {
+            due.hold_by_rule(turn.key, rule);
         }
-        !held
+        due.begin(turn)
     });
 }
 
-/// If an attempt ends in a way nobody foresaw (a panic), its recipients must not stay busy for ever.
-struct PutBack<'a> {
-    inner: &'a Arc<Inner>,
-    keys: Vec<Key>,
+/// If choosing a way or an attempt ends as nobody foresaw (a panic), its recipients must not stay taken for ever.
+pub(super) struct PutBack {
+    inner: Arc<Inner>,
+    turns: Vec<Turn>,
+    /// Who has come further is somebody else's by now.
+    up_to: Place,
 }
 
-impl Drop for PutBack<'_> {
+impl PutBack {
+    pub(super) fn new(inner: &Arc<Inner>, turns: Vec<Turn>, up_to: Place) -> Self {
+        Self { inner: inner.clone(), turns, up_to }
+    }
+}
+
+impl Drop for PutBack {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let config = self.inner.parts.config.load();
             let at = add(crate::clock::now(), config.queue.script_error_retry);
-            self.inner.put_back(self.keys.iter().copied(), at);
+            let mut turns = std::mem::take(&mut self.turns);
+            {
+                let due = self.inner.due.lock();
+                turns.retain(|turn| due.get(turn.key).is_some_and(|entry| entry.place <= self.up_to));
+            }
+            tracing::error!(recipients = turns.len(), %at, "a delivery ended in a panic: it is tried again");
+            self.inner.put_back(turns.into_iter(), at);
         }
     }
 }
@@ -154,7 +174,7 @@ async fn write_down(inner: &Inner, group: &Group, began: Timestamp) -> bool {
         Err(error) => {
             tracing::error!(id = shown(group.id), %error, "cannot write an attempt down: it is put off");
             let config = inner.parts.config.load();
-            inner.put_back(group.keys(), add(began, config.queue.script_error_retry));
+            inner.put_back(group.turns(), add(began, config.queue.script_error_retry));
             false
         }
     }
@@ -319,7 +339,7 @@ async fn finish(
         .iter()
         .filter_map(|s| Some((group.subjects.iter().find(|(of, _)| of.recipient == s.recipient)?, s)))
     {
-        let key = (group.id, settlement.recipient);
+        let turn = subject.turn(group.id);
         match &settlement.next {
             Next::Done => {
                 inner.finished.record(finished::finished(
@@ -329,10 +349,10 @@ async fn finish(
                     &subject.history,
                     now,
                 ));
-                done.push(key);
+                done.push(turn);
             }
             Next::Retry(at) | Next::Deferred { until: at, .. } => {
-                again.push((key, *at, subject.attempts + 1));
+                again.push((turn, *at, subject.attempts + 1));
             }
         }
     }
@@ -345,11 +365,11 @@ async fn finish(
     }
     // After the spool: whoever takes a recipient out of the queue next must read there what came of this attempt.
     let mut due = inner.due.lock();
-    for key in done {
-        due.remove(key);
+    for turn in done {
+        due.remove(turn);
     }
-    for (key, at, attempts) in &again {
-        due.put_back(*key, *at, *attempts);
+    for (turn, at, attempts) in &again {
+        due.put_back(*turn, *at, *attempts);
     }
     drop(due);
     inner.counts.deferred.add(again.len() as u64);

@@ -1,7 +1,8 @@
 //! What operators change: kick, hold, release, set a transport, set a time, give up, drop.
 //!
 //! All go page by page over what matches, as a listing does. A recipient whose attempt is under way takes a hold and
-//! a transport for what comes after it; it cannot be given up or dropped meanwhile, and is counted as left alone.
+//! a transport for what comes after it; it cannot be given up or dropped meanwhile, and is counted as left alone. One that
+//! waits in line for a slot is not under way: whoever takes it out first has it, the attempt or the operator.
 
 use std::sync::Arc;
 
@@ -9,14 +10,14 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::bounce::{self, ReportKind, Told};
-use super::due::Key;
+use super::due::{Entry, Key, Turn};
 use super::listing::{Filter, ListedMessage, ListedRecipient, QueueError, STEP_MESSAGES};
 use super::{Inner, Queue, finished, shown};
 use crate::attempt::Attempt;
 use crate::message::dsn::Fate;
 use crate::names::{QueueId, TransportName};
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
-use crate::spool::{Control, Next, Settlement, SpoolError, StoredMessage};
+use crate::spool::{Control, Next, Settlement, SpoolError, Status, StoredMessage};
 
 /// What is done to all recipients that match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,6 +58,9 @@ pub struct Done {
     pub recipients: usize,
     /// Recipients that match but were left alone, for an attempt is under way.
     pub busy: usize,
+    /// Of those released or kicked: recipients that stay held, by a hold rule or (when kicked) by hand.
+    #[serde(default)]
+    pub still_held: usize,
 }
 
 impl Queue {
@@ -71,9 +75,9 @@ impl Queue {
                 let acted = match action {
                     _ if dry_run && ends => {
                         let busy = message.recipients.iter().filter(|r| r.running).count();
-                        Ok(Done { recipients: message.recipients.len() - busy, busy })
+                        Ok(Done { recipients: message.recipients.len() - busy, busy, ..Done::default() })
                     }
-                    _ if dry_run => Ok(Done { recipients: message.recipients.len(), busy: 0 }),
+                    _ if dry_run => Ok(changed(message, action)),
                     Action::Fail { reason } => self.end(message, Some(reason), now).await,
                     Action::Drop => self.end(message, None, now).await,
                     action => self.inner.change(message, action, now).await,
@@ -82,6 +86,7 @@ impl Queue {
                     Ok(one) => {
                         done.recipients += one.recipients;
                         done.busy += one.busy;
+                        done.still_held += one.still_held;
                     }
                     // It was delivered in the meantime.
                     Err(QueueError::Spool(SpoolError::Unknown(_))) => {}
@@ -117,27 +122,32 @@ impl Queue {
     ) -> Result<Done, QueueError> {
         let inner = &self.inner;
         let claim = Claim::take(inner, listed);
-        let done = Done { recipients: claim.keys.len(), busy: listed.recipients.len() - claim.keys.len() };
-        if claim.keys.is_empty() {
+        let taken = claim.turns.len();
+        let done = Done { recipients: taken, busy: listed.recipients.len() - taken, ..Done::default() };
+        if taken == 0 {
             return Ok(done);
         }
         let Some(stored) = inner.read_whole(listed.id).await? else {
             return Err(SpoolError::Unknown(listed.id).into());
         };
-        let claimed = |r: &&ListedRecipient| claim.keys.iter().any(|key| key.1 == r.index);
-        let recipients: Vec<&ListedRecipient> = listed.recipients.iter().filter(claimed).collect();
-        let settlements: Vec<Settlement> =
-            recipients.iter().map(|recipient| ending(recipient, reason, now)).collect();
-        if let Some(reason) = reason {
-            let told: Vec<Told> = recipients.iter().map(|recipient| told(recipient, reason)).collect();
+        let ended: Vec<Ended> = claim.turns.iter().filter_map(|taken| taken.ended(&stored, reason)).collect();
+        let settlements: Vec<Settlement> = ended.iter().map(|one| one.settlement(now)).collect();
+        if reason.is_some() {
+            let told: Vec<Told> = ended.iter().map(Ended::told).collect();
             let config = inner.parts.config.load_full();
             bounce::report(inner, &config, &stored.message, ReportKind::Failed, &told, now).await?;
         }
         inner.parts.spool.settle(listed.id, settlements.clone()).await?;
-        for (recipient, settlement) in recipients.iter().zip(&settlements) {
-            let past = &recipient.history;
-            inner.finished.record(finished::finished(listed.id, &stored.message, settlement, past, now));
-            let (to, reason) = (&recipient.address, reason.map(String::as_str));
+        for (one, settlement) in ended.iter().zip(&settlements) {
+            inner.finished.record(finished::finished(
+                listed.id,
+                &stored.message,
+                settlement,
+                &one.history,
+                now,
+            ));
+            let to = &stored.message.envelope.recipients[one.recipient as usize].address;
+            let reason = reason.map(String::as_str);
             tracing::warn!(id = shown(listed.id), %to, reason, "taken out of the queue by the operator");
         }
         claim.keep();
@@ -145,25 +155,46 @@ impl Queue {
     }
 }
 
-/// The end that the operator sets to a recipient.
-fn ending(recipient: &ListedRecipient, reason: Option<&String>, now: Timestamp) -> Settlement {
-    let attempt = reason.map(|reason| Attempt {
-        number: recipient.history.last().map_or(1, |last| last.number + 1),
-        at: now,
-        decision: None,
-        outcome: Some(given_up(reason)),
-        ended: Some(now),
-    });
-    Settlement { recipient: recipient.index, attempt, next: Next::Done, delay_reported: false }
+/// What comes of an action that leaves the recipients in the queue.
+fn changed(message: &ListedMessage, action: &Action) -> Done {
+    let stays_held = |recipient: &&ListedRecipient| match action {
+        Action::Release => !recipient.held_by_rules.is_empty(),
+        Action::Kick { .. } => recipient.held || !recipient.held_by_rules.is_empty(),
+        _ => false,
+    };
+    let still_held = message.recipients.iter().filter(stays_held).count();
+    Done { recipients: message.recipients.len(), busy: 0, still_held }
 }
 
-fn told(recipient: &ListedRecipient, reason: &str) -> Told {
-    Told {
-        recipient: recipient.index,
-        fate: Fate::GivenUp,
-        outcome: given_up(reason),
-        transport: None,
-        earlier: recipient.history.clone(),
+/// A recipient that the operator takes out, with what it went through.
+struct Ended {
+    recipient: u32,
+    history: Vec<Attempt>,
+    /// With words for the sender; without, nobody is told.
+    outcome: Option<Outcome>,
+}
+
+impl Ended {
+    /// The end that the operator sets to it.
+    fn settlement(&self, now: Timestamp) -> Settlement {
+        let attempt = self.outcome.clone().map(|outcome| Attempt {
+            number: self.history.last().map_or(1, |last| last.number + 1),
+            at: now,
+            decision: None,
+            outcome: Some(outcome),
+            ended: Some(now),
+        });
+        Settlement { recipient: self.recipient, attempt, next: Next::Done, delay_reported: false }
+    }
+
+    fn told(&self) -> Told {
+        Told {
+            recipient: self.recipient,
+            fate: Fate::GivenUp,
+            outcome: self.outcome.clone().unwrap_or_else(|| given_up("")),
+            transport: None,
+            earlier: self.history.clone(),
+        }
     }
 }
 
@@ -174,30 +205,51 @@ fn given_up(reason: &str) -> Outcome {
 /// Recipients that are taken as if for an attempt, so that none begins; given back when dropped.
 struct Claim<'a> {
     inner: &'a Arc<Inner>,
-    keys: Vec<Key>,
+    turns: Vec<Taken>,
+}
+
+struct Taken {
+    turn: Turn,
+    /// Its record says that attempt 1 has begun, but it has not.
+    unbegun: bool,
+}
+
+impl Taken {
+    /// What is to be written about it; `None` when it is done.
+    fn ended(&self, stored: &StoredMessage, reason: Option<&String>) -> Option<Ended> {
+        let recipient = self.turn.key.1;
+        let state = stored.recipients.get(recipient as usize)?;
+        let history = if self.unbegun { Vec::new() } else { state.history.clone() };
+        let waits = matches!(state.status, Status::Waiting { .. });
+        waits.then(|| Ended { recipient, history, outcome: reason.map(|reason| given_up(reason)) })
+    }
 }
 
 impl<'a> Claim<'a> {
-    /// Those of a message that are not taken already.
+    /// Those of a message that are not under way.
     fn take(inner: &'a Arc<Inner>, listed: &ListedMessage) -> Self {
         let mut due = inner.due.lock();
-        let keys = listed.recipients.iter().map(|recipient| (listed.id, recipient.index));
-        Self { inner, keys: keys.filter(|key| due.claim(*key)).collect() }
+        let take = |recipient: &ListedRecipient| {
+            let key = (listed.id, recipient.index);
+            let unbegun = due.get(key).is_some_and(Entry::is_unbegun);
+            due.claim(key).map(|turn| Taken { turn, unbegun })
+        };
+        Self { inner, turns: listed.recipients.iter().filter_map(take).collect() }
     }
 
     /// They are done.
     fn keep(mut self) {
         let mut due = self.inner.due.lock();
-        for key in self.keys.drain(..) {
-            due.remove(key);
+        for taken in self.turns.drain(..) {
+            due.remove(taken.turn);
         }
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        if !self.keys.is_empty() {
-            self.inner.put_back(self.keys.drain(..), crate::clock::now());
+        if !self.turns.is_empty() {
+            self.inner.put_back(self.turns.drain(..).map(|taken| taken.turn), crate::clock::now());
         }
     }
 }
@@ -228,9 +280,10 @@ impl Inner {
         self.parts.spool.control(message.id, control).await?;
         let mut due = self.due.lock();
         for key in &keys {
-            due.change(*key, due_at, held);
+            due.change(*key, due_at, held, now);
         }
-        Ok(Done { recipients: keys.len(), busy: 0 })
+        drop(due);
+        Ok(changed(message, action))
     }
 
     async fn read_whole(&self, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::due::Key;
+use super::attempt::PutBack;
+use super::due::{Place, Turn};
 use super::schedule::add;
 use super::slots::{Bounds, Lane};
 use super::{Inner, attempt, undecided};
@@ -27,6 +28,8 @@ use crate::spool::NewMessage;
 pub(super) struct Subject {
     /// Its index in the envelope.
     pub recipient: u32,
+    /// Number of the turn in which it was taken.
+    pub turn: u32,
     /// All attempts so far, oldest first.
     pub history: Vec<Attempt>,
     /// Attempts made.
@@ -44,12 +47,18 @@ impl Subject {
     pub fn fresh(recipient: u32) -> Self {
         Self {
             recipient,
+            turn: 0,
             history: Vec::new(),
             attempts: 0,
             transport_override: None,
             deferral: None,
             delay_reported: false,
         }
+    }
+
+    /// The right to attempt it.
+    pub fn turn(&self, id: QueueId) -> Turn {
+        Turn { key: (id, self.recipient), number: self.turn }
     }
 }
 
@@ -84,8 +93,8 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
-        self.subjects.iter().map(|(subject, _)| (self.id, subject.recipient))
+    pub fn turns(&self) -> impl Iterator<Item = Turn> + '_ {
+        self.subjects.iter().map(|(subject, _)| subject.turn(self.id))
     }
 
     /// Lets go of the body and the history until there is a slot, unless there is memory for it.
@@ -126,6 +135,8 @@ impl Drop for MemoryShare {
 /// Chooses the way of each recipient, and sends the groups on their way or into line.
 pub(super) async fn dispatch(inner: Arc<Inner>, loaded: Loaded) {
     let config = inner.parts.config.load_full();
+    let turns = loaded.subjects.iter().map(|subject| subject.turn(loaded.id)).collect();
+    let _guard = PutBack::new(&inner, turns, Place::InLine);
     for (lane, group) in choose(&inner, &config, loaded).await {
         place(&inner, &config, lane, group);
     }
@@ -138,7 +149,7 @@ pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: 
     if !free {
         group.wait_in_line(&inner.memory_bytes, config.queue.memory_bytes_max);
         // Before it can have its turn, so that the mark is off when it has.
-        inner.due.lock().put_in_line(group.keys(), &lane.transport);
+        inner.due.lock().put_in_line(group.turns(), &lane.transport);
     }
     let ready = inner.slots.lock().enter(&lane, group, now);
     if let Some(group) = ready {
@@ -158,7 +169,7 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
     // One set for all questions: what it wants to know is gathered for it, and it decides.
     let router = &inner.parts.router;
     let chosen = router.for_message(id);
-    for subject in subjects {
+    for subject in inner.without_held(id, &message, subjects) {
         let recipient = &message.envelope.recipients[subject.recipient as usize].address;
         let local = !matches!(config.lookup(recipient), Lookup::Foreign);
         let decided = match (local, &subject.transport_override) {

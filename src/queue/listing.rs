@@ -3,20 +3,24 @@
 //! A listing goes page by page in order of queue id and reads only what it shows, so that it stays quick however long
 //! the queue is.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::due::Entry;
+use super::due::{Entry, Key, Place};
 use super::{Inner, Queue};
 use crate::address::{Domain, Mailbox};
 use crate::attempt::Attempt;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::spool::{RecipientState, SpoolError, Status, StoredMessage};
-use crate::store::{FinishedRecipient, HISTORY_PAGE_MAX, HistoryFilter, StoreError};
+use crate::store::{FinishedRecipient, HISTORY_PAGE_MAX, HistoryFilter, HoldRule, StoreError};
 
 /// Messages looked at in one step of a listing.
 pub(super) const STEP_MESSAGES: usize = 256;
+/// Recipients of the index looked at in one step, so that the others who need it need not wait long.
+const STEP_RECIPIENTS: usize = 4_096;
 
 /// Which recipients are meant; fields that are not set match everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +42,8 @@ pub struct Filter {
     pub held: Option<bool>,
     /// After at least so many attempts.
     pub attempts_min: Option<u32>,
+    /// After at most so many attempts.
+    pub attempts_max: Option<u32>,
     /// Whose last attempt went over this transport, or for which it is set.
     pub transport: Option<TransportName>,
     /// Accepted at that time or before.
@@ -83,7 +89,10 @@ pub struct ListedRecipient {
     pub due: Timestamp,
     /// Held by the operator.
     pub held: bool,
-    /// An attempt runs or waits for a slot.
+    /// Numbers of the hold rules that hold it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_by_rules: Vec<u32>,
+    /// An attempt is under way.
     pub running: bool,
     /// It waits in line for a transport; no attempt has begun.
     #[serde(default)]
@@ -161,11 +170,16 @@ impl Filter {
         self.transport.as_ref().is_none_or(over) && self.error.as_ref().is_none_or(said)
     }
 
-    fn matches_recipient(&self, address: &Mailbox, entry: &Entry) -> bool {
+    fn matches_address(&self, address: &Mailbox) -> bool {
         self.recipient.as_ref().is_none_or(|r| r == address)
             && self.recipient_domain.as_ref().is_none_or(|d| *d == address.domain)
-            && self.held.is_none_or(|h| h == entry.held)
+    }
+
+    /// What can be told without reading the message. Whether rules hold it cannot.
+    fn may_match(&self, entry: &Entry, no_rules: bool) -> bool {
+        self.held.is_none_or(|held| held == entry.held || (held && !no_rules))
             && self.attempts_min.is_none_or(|n| entry.attempts >= n)
+            && self.attempts_max.is_none_or(|n| entry.attempts <= n)
     }
 }
 
@@ -184,26 +198,24 @@ impl Queue {
         after: Option<QueueId>,
         limit: usize,
     ) -> Result<Page, QueueError> {
-        let mut page = Page::default();
-        let mut at = after;
+        let (mut page, mut looked_at) = (Page::default(), after);
+        let reader =
+            Arc::new(Reader { inner: self.inner.clone(), rules: self.hold_rules(), filter: filter.clone() });
         loop {
-            let step = self.inner.step(filter, at);
-            for (id, entries) in step.messages {
-                if page.messages.len() >= limit {
-                    page.next = at;
-                    return Ok(page);
-                }
-                match self.inner.listed(filter, id, &entries).await {
-                    Ok(message) => page.messages.extend(message),
-                    // The log tells of it; it must not keep operators from all the others.
-                    Err(QueueError::Spool(SpoolError::Damaged(_))) if filter.ids.is_empty() => {}
-                    Err(error) => return Err(error),
-                }
-                at = Some(id);
+            let step = self.inner.step(filter, reader.rules.is_empty(), looked_at);
+            let (reader, left) = (reader.clone(), limit - page.messages.len());
+            let read = tokio::task::spawn_blocking(move || reader.read(step.messages, looked_at, left)).await;
+            let found = read.map_err(|panicked| SpoolError::from(std::io::Error::other(panicked)))??;
+            page.messages.extend(found.messages);
+            // Enough was found before all was looked at; never before anything was.
+            if found.enough {
+                page.next = found.last;
+                return Ok(page);
             }
             if step.end {
                 return Ok(page);
             }
+            looked_at = step.last;
         }
     }
 
@@ -220,64 +232,49 @@ impl Queue {
     }
 }
 
+/// Some messages of the index, with those of their recipients that may match.
 struct Step {
     messages: Vec<(QueueId, Vec<(u32, Entry)>)>,
+    /// The last that was looked at.
+    last: Option<QueueId>,
+    /// There are no more.
     end: bool,
 }
 
-/// A recipient as operators see it.
-fn shown(
-    index: u32,
-    address: &Mailbox,
-    entry: &Entry,
-    state: &RecipientState,
-    in_line: Option<InLine>,
-) -> ListedRecipient {
-    // The record of a message that was just accepted says that attempt 1 has begun; in line, it has not.
-    let unbegun = in_line.is_some() && entry.attempts == 0;
-    ListedRecipient {
-        index,
-        address: address.clone(),
-        due: entry.due,
-        held: entry.held,
-        running: entry.busy,
-        in_line,
-        attempts: if unbegun { 0 } else { state.attempts },
-        transport: state.transport_override.clone(),
-        // In line, a way was chosen.
-        problem: state.deferral.clone().filter(|_| entry.in_line.is_none()),
-        history: if unbegun { Vec::new() } else { state.history.clone() },
-    }
-}
-
 impl Inner {
-    /// The next messages of the index; the lock is held only while they are copied.
-    fn step(&self, filter: &Filter, after: Option<QueueId>) -> Step {
+    /// The next messages of the index; the lock is held for so many of them at most.
+    fn step(&self, filter: &Filter, no_rules: bool, after: Option<QueueId>) -> Step {
         let due = self.due.lock();
-        let mut messages: Vec<(QueueId, Vec<(u32, Entry)>)> = Vec::new();
+        let mut step = Step { messages: Vec::new(), last: after, end: true };
+        let add = |step: &mut Step, key: Key, entry: &Entry| {
+            step.last = Some(key.0);
+            if !filter.may_match(entry, no_rules) {
+                return;
+            }
+            match step.messages.last_mut() {
+                Some((id, entries)) if *id == key.0 => entries.push((key.1, *entry)),
+                _ => step.messages.push((key.0, vec![(key.1, *entry)])),
+            }
+        };
         if !filter.ids.is_empty() {
-            for id in filter.ids.iter().filter(|id| after.is_none_or(|a| **id > a)) {
-                let entries: Vec<_> = due.of_message(*id).map(|(key, entry)| (key.1, *entry)).collect();
-                if !entries.is_empty() {
-                    messages.push((*id, entries));
-                }
+            let mut ids: Vec<QueueId> =
+                filter.ids.iter().copied().filter(|id| after.is_none_or(|a| *id > a)).collect();
+            ids.sort_unstable();
+            ids.dedup();
+            for id in ids {
+                due.of_message(id).for_each(|(key, entry)| add(&mut step, *key, entry));
             }
-            messages.sort_by_key(|(id, _)| *id);
-            messages.dedup_by_key(|(id, _)| *id);
-            return Step { messages, end: true };
+            return step;
         }
-        for (key, entry) in due.after(after.map(|id| (id, u32::MAX))) {
-            if let Some((id, entries)) = messages.last_mut()
-                && *id == key.0
-            {
-                entries.push((key.1, *entry));
-            } else if messages.len() == STEP_MESSAGES {
-                return Step { messages, end: false };
-            } else {
-                messages.push((key.0, vec![(key.1, *entry)]));
+        for (seen, (key, entry)) in due.after(after.map(|id| (id, u32::MAX))).enumerate() {
+            let begins = step.last != Some(key.0);
+            if begins && (step.messages.len() == STEP_MESSAGES || seen >= STEP_RECIPIENTS) {
+                step.end = false;
+                break;
             }
+            add(&mut step, *key, entry);
         }
-        Step { messages, end: true }
+        step
     }
 
     fn in_line(&self, entry: &Entry) -> Option<InLine> {
@@ -285,27 +282,54 @@ impl Inner {
         let rate = self.slots.lock().is_held_by_rate(&transport, tokio::time::Instant::now());
         Some(InLine { transport: transport.to_string(), rate })
     }
+}
 
-    async fn listed(
+/// Reads what a listing shows; blocking.
+struct Reader {
+    inner: Arc<Inner>,
+    rules: Vec<HoldRule>,
+    filter: Filter,
+}
+
+struct Found {
+    messages: Vec<ListedMessage>,
+    /// The last message that was looked at.
+    last: Option<QueueId>,
+    /// So many were wanted: what follows was not looked at.
+    enough: bool,
+}
+
+impl Reader {
+    fn read(
         &self,
-        filter: &Filter,
-        id: QueueId,
-        entries: &[(u32, Entry)],
-    ) -> Result<Option<ListedMessage>, QueueError> {
-        let spool = self.parts.spool.clone();
-        let read = tokio::task::spawn_blocking(move || spool.read_summary(id)).await;
-        let stored = read.map_err(|panicked| SpoolError::from(std::io::Error::other(panicked)))??;
-        let Some(stored) = stored.filter(|stored| filter.matches_message(stored)) else { return Ok(None) };
-        let recipients: Vec<ListedRecipient> = entries
-            .iter()
-            .filter_map(|(index, entry)| {
-                let address = &stored.message.envelope.recipients.get(*index as usize)?.address;
-                let state = stored.recipients.get(*index as usize)?;
-                let waits = matches!(state.status, Status::Waiting { .. });
-                (waits && filter.matches_recipient(address, entry) && filter.matches_state(state))
-                    .then(|| shown(*index, address, entry, state, self.in_line(entry)))
-            })
-            .collect();
+        messages: Vec<(QueueId, Vec<(u32, Entry)>)>,
+        looked_at: Option<QueueId>,
+        wanted: usize,
+    ) -> Result<Found, SpoolError> {
+        let mut found = Found { messages: Vec::new(), last: looked_at, enough: false };
+        for (id, entries) in messages {
+            if found.messages.len() == wanted {
+                found.enough = true;
+                break;
+            }
+            match self.listed(id, &entries) {
+                Ok(message) => found.messages.extend(message),
+                // The log tells of it; it must not keep operators from all the others.
+                Err(SpoolError::Damaged(_)) if self.filter.ids.is_empty() => {}
+                Err(error) => return Err(error),
+            }
+            found.last = Some(id);
+        }
+        Ok(found)
+    }
+
+    fn listed(&self, id: QueueId, entries: &[(u32, Entry)]) -> Result<Option<ListedMessage>, SpoolError> {
+        let stored = self.inner.parts.spool.read_summary(id)?;
+        let Some(stored) = stored.filter(|stored| self.filter.matches_message(stored)) else {
+            return Ok(None);
+        };
+        let recipients: Vec<ListedRecipient> =
+            entries.iter().filter_map(|(index, entry)| self.recipient(&stored, *index, entry)).collect();
         let message = &stored.message;
         Ok((!recipients.is_empty()).then(|| ListedMessage {
             id,
@@ -315,5 +339,39 @@ impl Inner {
             size: stored.size,
             recipients,
         }))
+    }
+
+    /// A recipient as it is shown, if it waits and matches.
+    fn recipient(&self, stored: &StoredMessage, index: u32, entry: &Entry) -> Option<ListedRecipient> {
+        let message = &stored.message;
+        let address = &message.envelope.recipients.get(index as usize)?.address;
+        let state = stored.recipients.get(index as usize)?;
+        let waits = matches!(state.status, Status::Waiting { .. });
+        if !(waits && self.filter.matches_address(address) && self.filter.matches_state(state)) {
+            return None;
+        }
+        let (account, sender) = (message.account.as_ref(), &message.envelope.sender);
+        let holding = self.rules.iter().filter(|r| r.rule.fields.match_mail(account, sender, address));
+        let held_by_rules: Vec<u32> = holding.map(|rule| rule.number).collect();
+        let held = entry.held || !held_by_rules.is_empty();
+        if self.filter.held.is_some_and(|wanted| wanted != held) {
+            return None;
+        }
+        // Accepted in this run and not attempted yet: its record says that attempt 1 has begun, we know better.
+        let unbegun = entry.is_unbegun();
+        Some(ListedRecipient {
+            index,
+            address: address.clone(),
+            due: entry.due,
+            held: entry.held,
+            held_by_rules,
+            in_line: self.inner.in_line(entry),
+            running: entry.place == Place::UnderWay,
+            attempts: if unbegun { 0 } else { state.attempts },
+            transport: state.transport_override.clone(),
+            // In line, a way was chosen.
+            problem: state.deferral.clone().filter(|_| entry.in_line.is_none()),
+            history: if unbegun { Vec::new() } else { state.history.clone() },
+        })
     }
 }

@@ -15,6 +15,7 @@ mod controls;
 mod dispatch;
 mod due;
 mod finished;
+mod hold_rules;
 mod listing;
 mod metrics;
 mod pace;
@@ -38,6 +39,7 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::AcceptError;
 pub use controls::{Action, Done};
+pub use hold_rules::Held;
 pub use listing::{Filter, InLine, ListedMessage, ListedRecipient, Page, QueueError, Stats};
 
 use crate::config::Config;
@@ -45,9 +47,10 @@ use crate::dns::Resolver;
 use crate::names::QueueId;
 use crate::route::Router;
 use crate::spool::{Next, Settlement, Spool, Waiting};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::transport::Engine;
-use due::{Due, Entry, Key};
+use due::{Due, Entry, Turn};
+use hold_rules::HoldRules;
 use slots::Slots;
 
 /// What the queue works with.
@@ -77,6 +80,7 @@ struct Inner {
     parts: Parts,
     due: Mutex<Due>,
     slots: Mutex<Slots<dispatch::Group>>,
+    rules: HoldRules,
     /// Something is due earlier than the pump knows.
     wake: Notify,
     /// Bytes of messages that wait in line with their bodies in memory.
@@ -89,11 +93,13 @@ struct Inner {
 }
 
 impl Queue {
-    /// Starts the queue with what the spool found on disk.
-    pub fn start(parts: Parts, waiting: Vec<Waiting>) -> Self {
+    /// Starts the queue with what the spool found on disk, and the store about it.
+    pub async fn start(parts: Parts, waiting: Vec<Waiting>) -> Result<Self, StoreError> {
+        let rules = HoldRules::load(&parts.store).await?;
         let mut due = Due::default();
         for item in waiting {
-            due.put((item.id, item.recipient), Entry::waiting(item.due, item.attempts, item.held));
+            let entry = Entry { held: item.held, ..Entry::new(item.due, item.attempts) };
+            due.put((item.id, item.recipient), entry);
         }
         let tasks = TaskTracker::new();
         let concurrency = parts.config.load().queue.concurrency;
@@ -103,6 +109,7 @@ impl Queue {
             parts,
             due: Mutex::new(due),
             slots: Mutex::new(Slots::new(concurrency)),
+            rules,
             wake: Notify::new(),
             memory_bytes: Arc::default(),
             tasks,
@@ -114,7 +121,7 @@ impl Queue {
         inner.tasks.spawn(pump::run(inner.clone()));
         inner.tasks.spawn(follow_routes(inner.clone()));
         inner.tasks.spawn(finished::forget_old(inner.clone()));
-        Self { inner }
+        Ok(Self { inner })
     }
 
     /// After the routes or the transports changed: what waits in line for a slot is asked about again, so that a message
@@ -128,7 +135,7 @@ impl Queue {
         };
         let now = crate::clock::now();
         for group in &taken {
-            self.inner.put_back(group.keys(), now);
+            self.inner.put_back(group.turns(), now);
         }
     }
 
@@ -156,10 +163,10 @@ impl Inner {
         let in_line = self.slots.lock().take_waiting();
         let now = crate::clock::now();
         for group in &in_line {
-            self.put_back(group.keys(), now);
+            self.put_back(group.turns(), now);
         }
         let due = self.due.lock();
-        let unbegun = due.after(None).filter(|(_, entry)| entry.attempts == 0 && !entry.busy);
+        let unbegun = due.after(None).filter(|(_, entry)| entry.is_unbegun());
         for (&(id, recipient), entry) in unbegun {
             let error = "the server was stopped before the first attempt".to_owned();
             let next = Next::Deferred { until: entry.due, error };
@@ -169,12 +176,12 @@ impl Inner {
     }
 
     /// Recipients become due (again) without an attempt having been made.
-    fn put_back(&self, keys: impl Iterator<Item = Key>, at: jiff::Timestamp) {
+    fn put_back(&self, turns: impl Iterator<Item = Turn>, at: jiff::Timestamp) {
         {
             let mut due = self.due.lock();
-            for key in keys {
-                if let Some(attempts) = due.get(key).map(|e| e.attempts) {
-                    due.put_back(key, at, attempts);
+            for turn in turns {
+                if let Some(attempts) = due.get(turn.key).map(|e| e.attempts) {
+                    due.put_back(turn, at, attempts);
                 }
             }
         }

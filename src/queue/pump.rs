@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::dispatch::{self, Loaded, Subject};
-use super::due::Key;
+use super::due::{Entry, Turn};
 use super::schedule::add;
 use super::{Inner, shown};
 use crate::names::QueueId;
@@ -32,12 +32,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
     let (reads, dispatches) = (Arc::new(reads), Arc::new(dispatches));
     while !inner.stopping() {
         let now = crate::clock::now();
-        let (keys, next) = {
+        let (turns, next) = {
             let mut due = inner.due.lock();
-            let keys = due.take(now, TAKE_MAX);
-            (keys, due.next_due())
+            let turns = due.take(now, TAKE_MAX);
+            (turns, due.next_due())
         };
-        if keys.is_empty() {
+        if turns.is_empty() {
             let wait =
                 next.map_or(SLEEP_MAX, |at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
             tokio::select! {
@@ -46,12 +46,12 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
             continue;
         }
-        for of_message in keys.chunk_by(|a, b| a.0 == b.0) {
+        for of_message in turns.chunk_by(|a, b| a.key.0 == b.key.0) {
             let Ok(dispatching) = dispatches.clone().acquire_owned().await else { return };
             let Ok(reading) = reads.clone().acquire_owned().await else { return };
-            let (inner_of_task, keys) = (inner.clone(), of_message.to_vec());
+            let (inner_of_task, turns) = (inner.clone(), of_message.to_vec());
             inner.tasks.spawn(async move {
-                let loaded = load(&inner_of_task, &keys).await;
+                let loaded = load(&inner_of_task, &turns).await;
                 drop(reading);
                 if let Some(loaded) = loaded {
                     dispatch::dispatch(inner_of_task, loaded).await;
@@ -63,21 +63,21 @@ pub(super) async fn run(inner: Arc<Inner>) {
 }
 
 /// Reads a message back, for recipients that are due. What cannot be read stays in the queue and is reported.
-pub(super) async fn load(inner: &Arc<Inner>, keys: &[Key]) -> Option<Loaded> {
-    let id = keys.first()?.0;
+pub(super) async fn load(inner: &Arc<Inner>, turns: &[Turn]) -> Option<Loaded> {
+    let id = turns.first()?.key.0;
     match read(inner, id).await {
-        Ok(Some(stored)) => Some(loaded(inner, &stored, keys)).filter(|loaded| !loaded.subjects.is_empty()),
+        Ok(Some(stored)) => Some(loaded(inner, &stored, turns)).filter(|loaded| !loaded.subjects.is_empty()),
         Ok(None) => {
             tracing::error!(id = shown(id), "a message in the queue is not in the spool any more");
             let mut due = inner.due.lock();
-            for key in keys {
-                due.remove(*key);
+            for turn in turns {
+                due.remove(*turn);
             }
             None
         }
         Err(error) => {
             tracing::error!(id = shown(id), %error, "cannot read a message back: it stays in the queue");
-            inner.put_back(keys.iter().copied(), add(crate::clock::now(), UNREADABLE_RETRY));
+            inner.put_back(turns.iter().copied(), add(crate::clock::now(), UNREADABLE_RETRY));
             None
         }
     }
@@ -91,15 +91,17 @@ async fn read(inner: &Arc<Inner>, id: QueueId) -> Result<Option<StoredMessage>, 
     }
 }
 
-fn loaded(inner: &Inner, stored: &StoredMessage, keys: &[Key]) -> Loaded {
-    let mut subjects = Vec::with_capacity(keys.len());
-    for key in keys {
-        match stored.recipients.get(key.1 as usize) {
+fn loaded(inner: &Inner, stored: &StoredMessage, turns: &[Turn]) -> Loaded {
+    let mut subjects = Vec::with_capacity(turns.len());
+    for turn in turns {
+        let recipient = turn.key.1;
+        match stored.recipients.get(recipient as usize) {
             Some(state) if matches!(state.status, Status::Waiting { .. }) => {
                 // Accepted in this run and not attempted yet: its record says that attempt 1 has begun, we know better.
-                let unbegun = inner.due.lock().get(*key).is_some_and(|entry| entry.attempts == 0);
+                let unbegun = inner.due.lock().get(turn.key).is_some_and(Entry::is_unbegun);
                 subjects.push(Subject {
-                    recipient: key.1,
+                    recipient,
+                    turn: turn.number,
                     history: if unbegun { Vec::new() } else { state.history.clone() },
                     attempts: if unbegun { 0 } else { state.attempts },
                     transport_override: state.transport_override.clone(),
@@ -108,7 +110,7 @@ fn loaded(inner: &Inner, stored: &StoredMessage, keys: &[Key]) -> Loaded {
                 });
             }
             _ => {
-                inner.due.lock().remove(*key);
+                inner.due.lock().remove(*turn);
             }
         }
     }

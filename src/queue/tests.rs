@@ -3,6 +3,7 @@
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
 mod controls;
+mod hold_rules;
 mod in_line;
 mod rates;
 mod reports;
@@ -73,7 +74,7 @@ async fn open_with(dir: &Path, more: &str, (spool, waiting): (Spool, Vec<Waiting
         resolver,
         config: Arc::new(ArcSwap::from_pointee(config)),
     };
-    (parts.clone(), Queue::start(parts, waiting))
+    (parts.clone(), Queue::start(parts, waiting).await.unwrap())
 }
 
 fn ann() -> AccountName {

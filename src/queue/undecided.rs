@@ -27,6 +27,10 @@ pub(super) async fn put_off(
     problem: String,
 ) {
     let now = crate::clock::now();
+    // From here on nobody else ends it or tries it.
+    if !inner.due.lock().begin(subject.turn(id)) {
+        return;
+    }
     if schedule::is_over(&config.queue.retry, message.received, now) {
         tracing::error!(
             id = shown(id),
@@ -65,7 +69,7 @@ async fn defer(
             tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
         }
     }
-    inner.due.lock().put_back((id, recipient), until, subject.attempts);
+    inner.due.lock().put_back(subject.turn(id), until, subject.attempts);
     inner.wake.notify_one();
 }
 
@@ -90,6 +94,6 @@ async fn give_up(
     let done = Settlement { recipient, attempt: Some(attempt), next: Next::Done, delay_reported: false };
     inner.finished.record(finished::finished(id, message, &done, &subject.history, now));
     inner.parts.spool.settle_later(id, vec![done]);
-    inner.due.lock().remove((id, subject.recipient));
+    inner.due.lock().remove(subject.turn(id));
     Ok(())
 }

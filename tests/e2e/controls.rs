@@ -101,3 +101,39 @@ fn an_operator_gives_up_drops_and_looks_inside() {
         history_says(&server, &failed, "the account was closed") && history_says(&server, &dropped, "removed")
     });
 }
+
+#[test]
+fn an_operator_holds_mail_that_waits_and_mail_that_comes() {
+    let world = world();
+    let mut server = server(&world);
+    let waits = waiting(&server, "a@outside.test", "waits");
+
+    let nothing = server.command_with(&["queue", "hold-rule", "add"], "");
+    assert_eq!(nothing.status.code(), Some(2), "{nothing:?}");
+    let rule = ["queue", "hold-rule", "add", "--account", "ann", "--to-domain", "outside.test"];
+    let dry = server.command(&[&rule[..], &["--dry-run", "--json"]].concat());
+    assert_eq!((&counts(&dry)["rule"], &counts(&dry)["held"]["recipients"]), (&Value::Null, &1.into()));
+    let added = server.command(&[&rule[..], &["--reason", "password stolen"]].concat());
+    assert!(
+        added.contains("hold rule 1: account ann, to outside.test\n1 recipient that waited held"),
+        "{added}"
+    );
+    submit(&server, "ann", "ann@a.test", &["b@outside.test"], "comes");
+    let list = server.command(&["queue", "list", "--held"]);
+    assert_eq!(list.matches("held by hold rule 1").count(), 2, "{list}");
+    assert!(server.command(&["queue", "unhold", "--all"]).contains("2 recipients stay held"));
+
+    server.stop();
+    server.start();
+    assert!(server.command(&["queue", "hold-rule", "list"]).contains("password stolen"));
+    server.command(&["queue", "kick", "--all"]);
+    let attempts = |to: &str| server.command(&["queue", "list", "--to", to, "--json", "--attempts", "..1"]);
+    assert_eq!(counts(&attempts("a@outside.test"))["messages"][0]["id"], waits);
+    assert_eq!(counts(&attempts("b@outside.test"))["messages"][0]["recipients"][0]["attempts"], 0);
+    assert!(server.command(&["queue", "hold-rule", "rm", "1"]).contains("2 recipients released"));
+    wait_for("both to be tried", || {
+        let one_more = server.command(&["queue", "list", "--to", "b@outside.test", "--attempts", "1"]);
+        one_more.contains("1 attempt")
+            && server.command(&["queue", "list", "--attempts", "2.."]).contains(&waits)
+    });
+}

@@ -48,7 +48,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
         Action::Drop,
     ] {
         let done = world.queue.control(&of(id), &action, true).await.unwrap();
-        assert_eq!(done, Done { recipients: 1, busy: 0 }, "{action:?}");
+        assert_eq!(done, Done { recipients: 1, ..Done::default() }, "{action:?}");
     }
     assert_eq!(world.queue.show(id).await.unwrap(), before);
     world.stop().await;

@@ -123,3 +123,62 @@ async fn what_a_failing_disk_could_not_take_is_written_down_when_it_works_again(
     until(async || held.world.parts.spool.stats().recipients == 2).await;
     held.world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_line_can_be_given_up_and_dropped_and_what_is_under_way_cannot() {
+    for memory in ["", "memory_bytes_max = 1\n"] {
+        let held = held(memory).await;
+        let (queue, id) = (&held.world.queue, held.put_in_line(&["ann@ours.test"]).await);
+        let seen = queue.show(id).await.unwrap().unwrap().recipients.remove(0);
+        assert_eq!((seen.in_line.is_some(), seen.running, seen.attempts), (true, false, 0));
+        let dry = queue.control(&Filter::default(), &Action::Drop, true).await.unwrap();
+        assert_eq!((dry.recipients, dry.busy), (1, 1));
+        let reason = "the account was closed".to_owned();
+        let done = queue.control(&Filter::default(), &Action::Fail { reason }, false).await.unwrap();
+        assert_eq!((done.recipients, done.busy), (1, 1), "the holder of the slot is left alone");
+        assert_eq!(attempts(queue, id).await, [1], "given up before an attempt was made");
+        assert!(queue.show(id).await.unwrap().is_none());
+        assert!(queue.show(held.holder).await.unwrap().unwrap().recipients[0].running);
+        drop(held.peer);
+        until(async || held.world.queue.stats().running == 0).await;
+        assert_eq!(held.world.inbox().await, Vec::<String>::new(), "it was not delivered all the same");
+        held.world.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_in_line_is_held_by_a_rule_and_scheduled_like_any_other() {
+    use crate::store::{HoldFields, NewHoldRule};
+    let held = held("").await;
+    let (queue, id) = (&held.world.queue, held.put_in_line(&["ann@ours.test"]).await);
+    let fields = HoldFields { recipient_domain: "ours.test".parse().ok(), ..HoldFields::default() };
+    let rule = NewHoldRule { fields, by: "root".into(), reason: String::new() };
+    let (rule, counts) = queue.add_hold_rule(rule).await.unwrap();
+    assert_eq!((counts.recipients, counts.running), (1, 0));
+    drop(held.peer);
+    until(async || queue.stats().running == 0 && queue.stats().in_line == 0).await;
+    let seen = async || queue.show(id).await.unwrap().unwrap().recipients.remove(0);
+    assert_eq!((seen().await.attempts, seen().await.in_line), (0, None));
+    let at = "2031-01-01T00:00:00Z".parse().unwrap();
+    let of = Filter { ids: vec![id], ..Filter::default() };
+    queue.control(&of, &Action::Schedule { at }, false).await.unwrap();
+    queue.remove_hold_rule(rule.number, false).await.unwrap();
+    assert_eq!((seen().await.due, seen().await.attempts), (at, 0));
+    queue.control(&of, &KICK, false).await.unwrap();
+    assert_eq!(attempts(queue, id).await, [1]);
+    held.world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_scheduled_for_later_while_in_line_leaves_the_line() {
+    let held = held("").await;
+    let (queue, id) = (&held.world.queue, held.put_in_line(&["ann@ours.test"]).await);
+    let at = "2031-01-01T00:00:00Z".parse().unwrap();
+    let of = Filter { ids: vec![id], ..Filter::default() };
+    queue.control(&of, &Action::Schedule { at }, false).await.unwrap();
+    drop(held.peer);
+    until(async || queue.stats().running == 0 && queue.stats().in_line == 0).await;
+    let seen = queue.show(id).await.unwrap().unwrap().recipients.remove(0);
+    assert_eq!((seen.due, seen.attempts), (at, 0));
+    held.world.stop().await;
+}

@@ -101,7 +101,7 @@ impl World {
             engine: Engine::new(resolver.clone(), hostname.clone()),
             resolver,
         };
-        let queue = Queue::start(parts, waiting);
+        let queue = Queue::start(parts, waiting).await.unwrap();
         let tls = setup.tls.then(|| Arc::new(ServerTls::self_signed(&[hostname]).unwrap()));
         let ctx = SmtpContext { config, store: store.clone(), tls, limits: connections.clone(), queue };
         let socket = crate::net::listen("127.0.0.1:0".parse().unwrap()).unwrap();

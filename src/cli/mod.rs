@@ -24,6 +24,7 @@ mod metrics;
 mod queue;
 mod queue_controls;
 mod queue_hold_rules;
+mod queue_suppressions;
 mod resolver;
 mod route;
 mod sendmail;

@@ -11,7 +11,7 @@ use super::error::CommandError;
 use super::queue_controls::{
     self, DropArgs, DumpArgs, FailArgs, HoldArgs, KickArgs, ScheduleArgs, TransportArgs, UnholdArgs,
 };
-use super::{Shared, ask, queue_hold_rules, show, unexpected};
+use super::{Shared, ask, queue_hold_rules, queue_suppressions, show, unexpected};
 use crate::address::{Domain, Mailbox};
 use crate::config::Config;
 use crate::control::{Answer, Request};
@@ -43,6 +43,7 @@ enum QueueCommand {
     Drop(DropArgs),
     Dump(DumpArgs),
     HoldRule(queue_hold_rules::HoldRuleArgs),
+    Suppression(queue_suppressions::SuppressionArgs),
 }
 
 /// Which messages: what is not given matches all.
@@ -206,6 +207,7 @@ pub(super) fn run(args: &QueueArgs, shared: &Shared, out: &mut dyn Write) -> Res
         QueueCommand::Drop(args) => queue_controls::drop_waiting(args, &config, out),
         QueueCommand::Dump(args) => queue_controls::dump(args, &config, out),
         QueueCommand::HoldRule(args) => queue_hold_rules::run(args, &config, out),
+        QueueCommand::Suppression(args) => queue_suppressions::run(args, &config, out),
     }
 }
 

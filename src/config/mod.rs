@@ -450,6 +450,8 @@ pub struct Queue {
     pub delay_report_after: Option<Duration>,
     /// Who gets a copy of every failure report, and word of failures that nobody else is told of.
     pub failure_copies_to: Option<Mailbox>,
+    /// How long an account's mail to a recipient that does not exist is refused; `None` for not at all.
+    pub suppress_bounced_for: Option<Duration>,
     /// Disk space that must stay free for mail to be taken (452 otherwise).
     pub free_bytes_min: u64,
 }

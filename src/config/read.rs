@@ -402,6 +402,8 @@ fn queue(mut section: Section<'_>) -> Queue {
         history_kept: section.duration_or_never("history_kept", Duration::from_hours(24 * 30)),
         delay_report_after: section.duration_or_off("delay_report_after", Some(Duration::from_hours(4))),
         failure_copies_to: section.parsed("failure_copies_to", "an address", crate::address::Mailbox::parse),
+        suppress_bounced_for: section
+            .duration_or_off("suppress_bounced_for", Some(Duration::from_hours(24 * 30))),
         free_bytes_min: section.size_or_off("free_bytes_min", Some(100 << 20)).unwrap_or(0),
     };
     section.finish();

@@ -12,7 +12,7 @@ use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Filter, QueueError};
 use crate::sasl::{KeyKind, Mechanism};
-use crate::store::{NewHoldRule, Store, StoreError};
+use crate::store::{NewHoldRule, Store, StoreError, Suppression};
 
 /// Messages on one page of a listing.
 const PAGE_MESSAGES_MAX: usize = 1_000;
@@ -35,6 +35,36 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         Request::HoldRuleAdd { rule, all, dry_run } => add_hold_rule(context, rule, all, dry_run).await,
         Request::HoldRuleList => Ok(Answer::HoldRules(context.queue.hold_rules())),
         Request::HoldRuleRemove { number, dry_run } => remove_hold_rule(context, number, dry_run).await,
+        Request::SuppressionList { filter, after, limit } => {
+            let now = crate::clock::now();
+            Ok(Answer::Suppressions(context.queue.suppressions(&filter, after.as_ref(), limit, now)))
+        }
+        Request::SuppressionAdd { account, addresses, reason, by, expires } => {
+            check_account(&context.config.load(), &account)?;
+            let since = crate::clock::now();
+            if expires.is_some_and(|expires| expires <= since) {
+                return Err(Fault::new(FaultKind::BadRequest, "it would have expired already"));
+            }
+            let entry = |address| Suppression {
+                account: account.clone(),
+                address,
+                reason: reason.clone(),
+                by: Some(by.clone()),
+                since,
+                expires,
+            };
+            let kept = context.queue.suppress(addresses.into_iter().map(entry).collect()).await;
+            let kept = kept.map_err(queue_fault)?;
+            tracing::info!(%account, recipients = kept, by, "suppression list: added by the operator");
+            Ok(Answer::SuppressionsChanged(kept))
+        }
+        Request::SuppressionRemove { filter, dry_run } => {
+            let removed = context.queue.unsuppress(&filter, dry_run).await.map_err(queue_fault)?;
+            if !dry_run {
+                tracing::info!(?filter, recipients = removed, "suppression list: removed by the operator");
+            }
+            Ok(Answer::SuppressionsChanged(removed))
+        }
         Request::QueueDump { id } => {
             let content = context.queue.dump(id).await.map_err(queue_fault)?;
             let gone = || Fault::new(FaultKind::NotFound, format!("there is no message {id} in the queue"));

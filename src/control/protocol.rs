@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
-use crate::queue::{Action, Done, Filter, Held, ListedMessage, Page, Stats};
+use crate::queue::{
+    Action, Done, Filter, Held, ListedMessage, Page, Stats, SuppressionFilter, SuppressionPage,
+};
 use crate::route::{FailedReload, ScriptStats, Trace};
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
 
@@ -68,6 +70,39 @@ pub enum Request {
         /// Which.
         number: u32,
         /// Only count what would be let go.
+        #[serde(default)]
+        dry_run: bool,
+    },
+    /// A page of the suppression list.
+    SuppressionList {
+        /// Which entries.
+        #[serde(default)]
+        filter: SuppressionFilter,
+        /// Those after this account and address.
+        #[serde(default)]
+        after: Option<(AccountName, String)>,
+        /// How many at most.
+        limit: usize,
+    },
+    /// Refuses an account's mail to recipients.
+    SuppressionAdd {
+        /// Whose mail.
+        account: AccountName,
+        /// To whom.
+        addresses: Vec<Mailbox>,
+        /// What the account is told.
+        reason: String,
+        /// Who says so.
+        by: String,
+        /// Until when; by default until it is removed.
+        #[serde(default)]
+        expires: Option<Timestamp>,
+    },
+    /// Takes recipients off the suppression list.
+    SuppressionRemove {
+        /// Which entries.
+        filter: SuppressionFilter,
+        /// Only count them.
         #[serde(default)]
         dry_run: bool,
     },
@@ -131,6 +166,10 @@ pub enum Answer {
     },
     /// To [`Request::HoldRuleList`].
     HoldRules(Vec<HoldRule>),
+    /// To [`Request::SuppressionList`].
+    Suppressions(SuppressionPage),
+    /// To [`Request::SuppressionAdd`] and [`Request::SuppressionRemove`]: how many.
+    SuppressionsChanged(usize),
     /// To [`Request::QueueDump`]: base64, for it may hold any octets.
     Content(String),
     /// To [`Request::RouteExplain`].

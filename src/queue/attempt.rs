@@ -13,7 +13,7 @@ use super::due::{Place, Turn};
 use super::schedule::add;
 use super::settle::{self, Item, Why};
 use super::slots::Lane;
-use super::{Inner, finished, pump, shown};
+use super::{Inner, finished, pump, shown, suppressions};
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::Config;
 use crate::message::dsn::Fate;
@@ -227,6 +227,7 @@ async fn settle_all(
     let now = crate::clock::now();
     let mut settlements = Vec::with_capacity(outcomes.len());
     let mut told: Vec<Told> = Vec::new();
+    let mut suppressed = Vec::new();
     for ((subject, decision), outcome) in group.subjects.iter().zip(outcomes) {
         inner.counts.attempt(&decision.transport, outcome.verdict);
         let attempts = subject.attempts + 1;
@@ -234,6 +235,9 @@ async fn settle_all(
         let next = settle::settle(item, &outcome, &config.queue.retry, now);
         log(group.id, message, subject.recipient, attempts, decision, &outcome, next);
         let (next, fate) = follows(&config, message, subject, decision, &outcome, next, now);
+        if fate == Some(Fate::Refused) {
+            suppressed.extend(suppressions::of_failure(&config, message, subject.recipient, &outcome, now));
+        }
         if let Some(fate) = fate {
             told.push(Told {
                 recipient: subject.recipient,
@@ -254,6 +258,9 @@ async fn settle_all(
     }
     if !told.is_empty() {
         tell(inner, &config, group.id, message, told, &mut settlements, now).await;
+    }
+    if !suppressed.is_empty() {
+        inner.suppressions.learn(&inner.parts.store, suppressed).await;
     }
     finish(inner, group, message, settlements, now).await;
 }

@@ -93,7 +93,7 @@ async fn keep(store: &Store, receiver: &mpsc::Receiver<FinishedRecipient>, batch
     }
 }
 
-/// Forgets, once an hour, what was finished longer ago than the configuration keeps it.
+/// Forgets, once an hour, what was finished longer ago than the configuration keeps it, and other things past their time.
 pub(super) async fn forget_old(inner: Arc<Inner>) {
     let mut hours = tokio::time::interval(FORGET_EVERY);
     loop {
@@ -108,7 +108,8 @@ pub(super) async fn forget_old(inner: Arc<Inner>) {
         let history = store.prune_history(before(kept)).await;
         // A key must outlive its message in the queue, or a crash could deliver twice.
         let keys = store.prune_delivered(before(DELIVERED_KEYS_KEPT)).await;
-        for error in [history.err(), keys.err()].into_iter().flatten() {
+        let suppressions = inner.forget_expired_suppressions(now).await;
+        for error in [history.err(), keys.err(), suppressions.err()].into_iter().flatten() {
             tracing::error!(%error, "cannot forget old history");
         }
     }

@@ -23,6 +23,7 @@ mod pump;
 pub mod schedule;
 pub mod settle;
 mod slots;
+mod suppressions;
 #[cfg(test)]
 mod tests;
 mod undecided;
@@ -42,6 +43,8 @@ pub use controls::{Action, Done};
 pub use hold_rules::Held;
 pub use listing::{Filter, InLine, ListedMessage, ListedRecipient, Page, QueueError, Stats};
 
+pub use suppressions::{SuppressionFilter, SuppressionPage, no_such_recipient};
+
 use crate::config::Config;
 use crate::dns::Resolver;
 use crate::names::QueueId;
@@ -52,6 +55,7 @@ use crate::transport::Engine;
 use due::{Due, Entry, Turn};
 use hold_rules::HoldRules;
 use slots::Slots;
+use suppressions::Suppressions;
 
 /// What the queue works with.
 #[derive(Clone)]
@@ -81,6 +85,7 @@ struct Inner {
     due: Mutex<Due>,
     slots: Mutex<Slots<dispatch::Group>>,
     rules: HoldRules,
+    suppressions: Suppressions,
     /// Something is due earlier than the pump knows.
     wake: Notify,
     /// Bytes of messages that wait in line with their bodies in memory.
@@ -96,6 +101,7 @@ impl Queue {
     /// Starts the queue with what the spool found on disk, and the store about it.
     pub async fn start(parts: Parts, waiting: Vec<Waiting>) -> Result<Self, StoreError> {
         let rules = HoldRules::load(&parts.store).await?;
+        let suppressions = Suppressions::load(&parts.store).await?;
         let mut due = Due::default();
         for item in waiting {
             let entry = Entry { held: item.held, ..Entry::new(item.due, item.attempts) };
@@ -110,6 +116,7 @@ impl Queue {
             due: Mutex::new(due),
             slots: Mutex::new(Slots::new(concurrency)),
             rules,
+            suppressions,
             wake: Notify::new(),
             memory_bytes: Arc::default(),
             tasks,

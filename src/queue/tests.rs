@@ -7,6 +7,7 @@ mod hold_rules;
 mod in_line;
 mod rates;
 mod reports;
+mod suppressions;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::address::Mailbox;
 use crate::envelope::{Envelope, Notify, ReversePath};
 use crate::names::AccountName;
 use crate::spool::{NewMessage, Origin, SpoolOptions};
-use crate::store::INBOX;
+use crate::store::{INBOX, Suppression};
 
 struct World {
     dir: tempfile::TempDir,

@@ -266,6 +266,10 @@ impl Connection {
                 },
                 Action::Verify(claim) => self.verify(config, claim).await,
                 Action::FindKeys(keys) => self.find_keys(config, keys).await,
+                Action::CheckSuppression(account, recipient) => {
+                    let found = self.ctx.queue.suppression(&account, &recipient, crate::clock::now());
+                    self.session.suppression_checked(found.as_ref())
+                }
                 Action::Accept(message) => self.accept(config, *message).await,
             };
             log_refusal(&mut self.session, b"", &action);

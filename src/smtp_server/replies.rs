@@ -5,6 +5,8 @@
 use std::fmt::Write;
 use std::net::IpAddr;
 
+use jiff::Timestamp;
+
 use crate::address::{Domain, Mailbox};
 use crate::config::SystemUser;
 use crate::names::QueueId;
@@ -12,6 +14,10 @@ use crate::outcome::EnhancedCode;
 use crate::sasl;
 use crate::smtp::Reply;
 use crate::smtp::data::Fault;
+use crate::store::Suppression;
+
+/// Characters of the reason in [`suppressed`], so that its line stays within the 512 octets of RFC 5321 §4.5.3.1.5.
+const SUPPRESSION_REASON_MAX: usize = 400;
 
 fn reply(code: u16, subject: u16, detail: u16, text: impl Into<String>) -> Reply {
     Reply::enhanced(code, EnhancedCode::new((code / 100) as u8, subject, detail), text)
@@ -181,6 +187,24 @@ pub fn no_relay() -> Reply {
 /// A local domain, but nobody there.
 pub fn no_such_mailbox() -> Reply {
     reply(550, 1, 1, "There is no such mailbox here")
+}
+
+/// The recipient is on the account's suppression list: why, until when, and what can be done.
+pub fn suppressed(entry: &Suppression) -> Reply {
+    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
+    let until = entry.expires.map_or_else(String::new, |expires| format!(" until {}", day(expires)));
+    let since = day(entry.since);
+    let why = match entry.by {
+        None => format!("mail to it came back on {since}"),
+        Some(_) => format!("the operator of this server wrote on {since}"),
+    };
+    let printable = |c: char| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' };
+    let reason: String = entry.reason.chars().take(SUPPRESSION_REASON_MAX).map(printable).collect();
+    let text = format!(
+        "Your mail to this recipient is refused{until}: {why}\n{reason}\n\
+         Check the address. If it is right, ask the postmaster here to take it off the suppression list"
+    );
+    reply(550, 1, 1, text)
 }
 
 /// Submission without authentication.

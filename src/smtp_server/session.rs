@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use super::body::{Body, BodyProblem};
 use super::replies::{self, Offer};
 use super::transaction::{Refusal, Sender, Transaction};
-use crate::address::Domain;
+use crate::address::{Domain, Mailbox};
 use crate::config::{Config, Listener, ListenerKind, SystemUser};
 use crate::message::header::HeaderSummary;
 use crate::names::{AccountName, QueueId};
@@ -31,6 +31,7 @@ use crate::smtp::command::{Bdat, HelloName, Mail, Rcpt, Verb};
 use crate::smtp::data::Fault;
 use crate::smtp::{Command, Reply};
 use crate::spool::{NewMessage, Origin};
+use crate::store::Suppression;
 
 pub use auth::{Attempt, Claim, KeysOf};
 
@@ -63,6 +64,8 @@ pub enum Action {
     Verify(Claim),
     /// Find the keys of a password; then [`Session::keys_found`].
     FindKeys(KeysOf),
+    /// Look whether mail of the account to this recipient is refused; then [`Session::suppression_checked`].
+    CheckSuppression(AccountName, Mailbox),
     /// Queue a message; then [`Session::queued`].
     Accept(Box<NewMessage>),
 }
@@ -340,8 +343,26 @@ impl Session {
             local::recipient(&mut rcpt, config);
         }
         let added = transaction.add(rcpt, self.sender(), &self.hostname, config);
+        let recipient = transaction.recipients().last().map(|recipient| recipient.address.clone());
         self.state = State::Mail(transaction);
-        added.map_or_else(refuse, |()| Action::Reply(replies::recipient_ok()))
+        match (added, &self.account, recipient) {
+            (Err(refusal), _, _) => refuse(refusal),
+            // Mail from other servers is not asked about.
+            (Ok(()), Some(account), Some(recipient)) => Action::CheckSuppression(account.clone(), recipient),
+            (Ok(()), _, _) => Action::Reply(replies::recipient_ok()),
+        }
+    }
+
+    /// Whether the recipient that came last is on the account's suppression list.
+    pub fn suppression_checked(&mut self, found: Option<&Suppression>) -> Action {
+        let State::Mail(transaction) = &mut self.state else { return Action::Reply(replies::mail_first()) };
+        match found {
+            Some(entry) => {
+                transaction.remove_last();
+                Action::Reply(replies::suppressed(entry))
+            }
+            None => Action::Reply(replies::recipient_ok()),
+        }
     }
 
     fn data(&mut self, config: &Config) -> Action {

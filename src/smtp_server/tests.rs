@@ -253,6 +253,10 @@ proptest::proptest! {
                     }
                     Action::FindKeys(_) => session.keys_found(&config, None),
                     Action::Verify(claim) => session.verified(&config, Some(claim.account.is_some())),
+                    Action::CheckSuppression(account, _) => {
+                        proptest::prop_assert!(submission && account.as_str() == "ann");
+                        session.suppression_checked(None)
+                    }
                     Action::Accept(message) => {
                         proptest::prop_assert!(!message.envelope.recipients.is_empty());
                         proptest::prop_assert!(!submission || message.account.is_some());

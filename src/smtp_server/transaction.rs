@@ -105,6 +105,11 @@ impl Transaction {
         Ok(())
     }
 
+    /// Takes back the recipient that was added last.
+    pub fn remove_last(&mut self) {
+        self.recipients.pop();
+    }
+
     /// Who sends.
     pub fn sender(&self) -> &ReversePath {
         &self.mail.sender

@@ -49,6 +49,9 @@ pub(super) fn add(tx: &mut Tx<'_>, entries: Vec<Suppression>) -> Result<Vec<Supp
     for mut entry in entries {
         let end = entry.reason.floor_char_boundary(REASON_BYTES_MAX);
         entry.reason.truncate(end);
+        // As it will be read back.
+        entry.since = timestamp(micros(entry.since))?;
+        entry.expires = entry.expires.map(|at| timestamp(micros(at))).transpose()?;
         let inserted = tx
             .connection
             .prepare_cached(

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::tools::{inbox, submit};
+use crate::tools::{inbox, submit, swaks};
 use crate::world::{Waypost, World, wait_for};
 
 fn world() -> World {
@@ -136,4 +136,53 @@ fn an_operator_holds_mail_that_waits_and_mail_that_comes() {
         one_more.contains("1 attempt")
             && server.command(&["queue", "list", "--attempts", "2.."]).contains(&waits)
     });
+}
+
+/// Says to everybody that it has no such user.
+fn refuses_everybody(world: &World) {
+    let address = std::net::SocketAddr::new(world.ip(30), 2525);
+    let listener = std::net::TcpListener::bind(address).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let replies = "220 x\r\n250 x\r\n250 from\r\n550 5.1.1 no such user\r\n250 reset\r\n";
+            std::io::Write::write_all(&mut stream, replies.as_bytes()).unwrap();
+            // The client may hang up as it likes.
+            std::thread::spawn(move || std::io::copy(&mut stream, &mut std::io::sink()));
+        }
+    });
+}
+
+#[test]
+fn an_address_that_does_not_exist_is_refused_the_next_time_and_can_be_tried_again() {
+    let world = world();
+    refuses_everybody(&world);
+    let server = server(&world);
+    submit(&server, "ann", "ann@a.test", &["typo@outside.test"], "first");
+    let list = |more: &[&str]| server.command(&[&["queue", "suppression", "list"], more].concat());
+    wait_for("the address to be remembered", || list(&[]).contains("typo@outside.test"));
+
+    let said = |to: &str| {
+        let output = swaks(&server, "ann", "ann@a.test", &[to], "again");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let refused = said("typo@outside.test");
+    for words in [
+        "550-5.1.1 Your mail to this recipient is refused until 20",
+        "550 5.1.1 no such user",
+        "suppression list",
+    ] {
+        assert!(refused.contains(words), "{words}: {refused}");
+    }
+    let removed = server.command(&["queue", "suppression", "rm", "typo@outside.test"]);
+    assert!(removed.contains("1 recipient taken off"), "{removed}");
+    let add =
+        ["queue", "suppression", "add", "--account", "ann", "boss@outside.test", "--reason", "on holiday"];
+    server.command(&[&add[..], &["--for", "2d"]].concat());
+    assert!(said("boss@outside.test").contains("on holiday"));
+    submit(&server, "ann", "ann@a.test", &["typo@outside.test"], "taken again");
+    let of_boss = list(&["--json", "--to", "boss@outside.test"]);
+    assert_eq!(counts(&of_boss).as_array().unwrap().len(), 1);
+    let unknown = server.command_with(&["queue", "suppression", "add", "--account", "anm", "x@y.test"], "");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("did you mean ann?"), "{unknown:?}");
 }

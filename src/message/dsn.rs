@@ -1,7 +1,10 @@
 //! Delivery status notifications: the message that tells a sender what became of a recipient.
 //!
 //! RFC 3464 (format), RFC 6522 (multipart/report), RFC 3461 §6 (what they quote), RFC 6533 (beyond ASCII), RFC 3834
-//! (Auto-Submitted).
+//! (Auto-Submitted). A report that may have to go to a server without 8BITMIME is ASCII whatever it is about; else it
+//! would be lost there.
+
+mod returned;
 
 use std::fmt::Write as _;
 
@@ -10,7 +13,9 @@ use jiff::Timestamp;
 use crate::address::{Domain, Mailbox};
 use crate::attempt::Attempt;
 use crate::envelope::{Ret, ReversePath};
+use crate::message::transfer_encoding::quoted_printable;
 use crate::outcome::{EnhancedCode, Outcome, Verdict};
+use returned::{Returned, returned};
 
 /// What a report tells. All recipients of a report share it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,8 +42,12 @@ pub enum Fate {
     Undecided,
     /// Given up by the operator.
     GivenUp,
+    /// Given up, for the message does not read back from our disk.
+    Damaged,
     /// Still waiting.
     Delayed,
+    /// Still waiting, for no way could be chosen so far.
+    Unrouted,
     /// In a mailbox here.
     Delivered,
     /// Taken by a peer that sends no reports.
@@ -87,6 +96,8 @@ pub struct Report<'a> {
     pub recipients: &'a [Reported],
     /// The message.
     pub original: &'a [u8],
+    /// The report goes where eight bits can: into a mailbox here, or to an address that only servers with 8BITMIME take.
+    pub eight_bit: bool,
     /// How much of it is returned; of what did not fail, never more than the header (RFC 3461 §4.3).
     pub ret: Ret,
 }
@@ -106,14 +117,15 @@ impl Report<'_> {
     pub fn to_message(&self) -> Vec<u8> {
         let host = self.reporting_mta;
         let boundary = format!("=_waypost_{}", self.unique);
-        let words = self.words();
-        let returned = match self.returned() {
-            Ret::Full => self.original,
-            Ret::Headers => header_of(self.original),
+        let ret = if self.kind == Kind::Failed { self.ret } else { Ret::Headers };
+        let returned = returned(self.original, ret, self.eight_bit);
+        let words = self.words(&returned);
+        let (words_encoding, words) = match (words.is_ascii(), self.eight_bit) {
+            (true, _) => ("7bit", words),
+            (false, true) => ("8bit", words),
+            (false, false) => ("quoted-printable", quoted_printable(words.as_bytes())),
         };
-        let encoding_of = |ascii: bool| if ascii { "7bit" } else { "8bit" };
-        let encoding = encoding_of(returned.is_ascii());
-        let whole = encoding_of(returned.is_ascii() && words.is_ascii());
+        let whole = if [words_encoding, returned.encoding].contains(&"8bit") { "8bit" } else { "7bit" };
         let mut head = String::with_capacity(2048);
         let _ = write!(
             head,
@@ -131,8 +143,7 @@ impl Report<'_> {
         );
         let _ = write!(
             head,
-            "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {}\r\n\r\n{words}",
-            encoding_of(words.is_ascii())
+            "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: {words_encoding}\r\n\r\n{words}"
         );
         let _ = write!(
             head,
@@ -141,12 +152,12 @@ impl Report<'_> {
         );
         let _ = write!(
             head,
-            "\r\n--{boundary}\r\nContent-Type: {}\r\nContent-Transfer-Encoding: {encoding}\r\n\r\n",
-            self.returned_type()
+            "\r\n--{boundary}\r\nContent-Type: {}\r\nContent-Transfer-Encoding: {}\r\n\r\n",
+            returned.media_type, returned.encoding
         );
         let mut message = head.into_bytes();
-        message.extend_from_slice(returned);
-        if !returned.ends_with(b"\r\n") {
+        message.extend_from_slice(&returned.content);
+        if !returned.content.ends_with(b"\r\n") {
             message.extend_from_slice(b"\r\n");
         }
         message.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
@@ -162,21 +173,6 @@ impl Report<'_> {
         }
     }
 
-    /// How much of the message is attached.
-    fn returned(&self) -> Ret {
-        if self.kind == Kind::Failed { self.ret } else { Ret::Headers }
-    }
-
-    /// RFC 6533 §4.2, §4.3: a header beyond ASCII has types of its own.
-    fn returned_type(&self) -> &'static str {
-        match (self.returned(), header_of(self.original).is_ascii()) {
-            (Ret::Full, true) => "message/rfc822",
-            (Ret::Full, false) => "message/global",
-            (Ret::Headers, true) => "text/rfc822-headers",
-            (Ret::Headers, false) => "message/global-headers",
-        }
-    }
-
     fn in_reply_to(&self) -> String {
         match message_id_of(self.original) {
             Some(id) => format!("In-Reply-To: {id}\r\nReferences: {id}\r\n"),
@@ -185,7 +181,7 @@ impl Report<'_> {
     }
 
     /// The part for people.
-    fn words(&self) -> String {
+    fn words(&self, returned: &Returned<'_>) -> String {
         let what = match self.copy_about {
             None => "Your message".to_owned(),
             Some(sender) => format!("The message from <{sender}>"),
@@ -206,7 +202,14 @@ impl Report<'_> {
         }
         match self.kind {
             Kind::Failed => {
-                text.push_str("\r\nNothing more will be tried. The message, or its header, is attached.\r\n");
+                let attached = match (returned.media_type, returned.body_left_out) {
+                    (_, true) => {
+                        "Its header is attached; its text is\r\nleft out, for not every mail server could pass it on."
+                    }
+                    ("message/rfc822" | "message/global", false) => "The message is attached.",
+                    _ => "Its header is attached.",
+                };
+                let _ = write!(text, "\r\nNothing more will be tried. {attached}\r\n");
             }
             Kind::Delayed { until } => {
                 let until = rfc5322_date(until);
@@ -257,7 +260,12 @@ impl Reported {
                 write!(text, "    was given up without an attempt:\r\n")
             }
             Fate::Undecided => write!(text, "    was given up:\r\n"),
+            Fate::Damaged => {
+                write!(text, "    was given up, through no fault of yours or of the recipient:\r\n")
+            }
             Fate::GivenUp => write!(text, "    was given up by the operator of this server:\r\n"),
+            Fate::Unrouted if self.earlier.is_empty() => write!(text, "    has not been tried yet:\r\n"),
+            Fate::Unrouted => write!(text, "    was tried before, but not now:\r\n"),
             Fate::Delayed => {
                 write!(text, "    was tried {times}. The last attempt{over} ended with:\r\n")
             }
@@ -311,8 +319,8 @@ impl Reported {
         let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
         field(text, "Final-Recipient", &format!("{kind}; {}", utf8_in_ascii(&address)));
         let action = match self.fate {
-            Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp => "failed",
-            Fate::Delayed => "delayed",
+            Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp | Fate::Damaged => "failed",
+            Fate::Delayed | Fate::Unrouted => "delayed",
             Fate::Delivered => "delivered",
             Fate::Relayed => "relayed",
         };
@@ -334,8 +342,8 @@ impl Reported {
         let class = match self.fate {
             // RFC 3463: 4.4.7, delivery time expired, is what a queue says that has given up.
             Fate::Expired | Fate::Undecided => return EnhancedCode::new(5, 4, 7),
-            Fate::Refused | Fate::GivenUp => 5,
-            Fate::Delayed => 4,
+            Fate::Refused | Fate::GivenUp | Fate::Damaged => 5,
+            Fate::Delayed | Fate::Unrouted => 4,
             Fate::Delivered | Fate::Relayed => 2,
         };
         let code = self.outcome.enhanced.unwrap_or(EnhancedCode::new(class, 0, 0));

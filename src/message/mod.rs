@@ -7,3 +7,4 @@ pub mod header_fields;
 pub mod parameters;
 pub mod received;
 pub mod structure;
+pub mod transfer_encoding;

@@ -107,7 +107,12 @@ async fn run(inner: &Arc<Inner>, mut group: Group) {
     let _guard = PutBack::new(inner, group.turns().collect(), Place::UnderWay);
     let began = crate::clock::now();
     if group.fresh || write_down(inner, &group, began).await {
-        let outcomes = deliver(inner, &group, &message).await;
+        let outcomes = tokio::select! {
+            biased;
+            outcomes = deliver(inner, &group, &message) => outcomes,
+            // The spool is about to close. What is cut off here has begun, as the record says, and is tried again.
+            () = inner.cut_off.cancelled() => return,
+        };
         settle_all(inner, &group, &message, began, outcomes).await;
     }
 }
@@ -309,8 +314,8 @@ async fn tell(
     now: Timestamp,
 ) {
     let kind_of = |told: &Told| match told.fate {
-        Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp => ReportKind::Failed,
-        Fate::Delayed => ReportKind::Delayed,
+        Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp | Fate::Damaged => ReportKind::Failed,
+        Fate::Delayed | Fate::Unrouted => ReportKind::Delayed,
         Fate::Delivered | Fate::Relayed => ReportKind::Succeeded,
     };
     for kind in [ReportKind::Failed, ReportKind::Delayed, ReportKind::Succeeded] {

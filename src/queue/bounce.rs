@@ -14,12 +14,15 @@ use super::schedule::add;
 use super::{AcceptError, Inner, Queue, shown};
 use crate::address::Mailbox;
 use crate::attempt::Attempt;
-use crate::config::Config;
+use crate::config::{Config, Lookup};
 use crate::envelope::{BodyType, Envelope, Recipient, Ret, ReversePath};
 use crate::message::dsn::{Fate, Kind, RETURNED_BYTES_MAX, Report, Reported};
 use crate::names::QueueId;
 use crate::outcome::Outcome;
 use crate::spool::{NewMessage, Origin};
+
+/// How reports of ours came to us: by this a message is known to be one.
+pub(super) const PROTOCOL: &str = "DSN";
 
 /// A recipient of which there is something to tell.
 #[derive(Debug, Clone)]
@@ -37,10 +40,10 @@ pub(super) struct Told {
 pub(super) fn wanted(sender: &ReversePath, recipient: &Recipient, fate: Fate) -> bool {
     *sender != ReversePath::Null
         && match fate {
-            Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp => {
+            Fate::Refused | Fate::Expired | Fate::Undecided | Fate::GivenUp | Fate::Damaged => {
                 recipient.notify.is_none_or(|n| n.failure)
             }
-            Fate::Delayed => recipient.notify.is_none_or(|n| n.delay),
+            Fate::Delayed | Fate::Unrouted => recipient.notify.is_none_or(|n| n.delay),
             Fate::Delivered | Fate::Relayed => recipient.notify.is_some_and(|n| n.success),
         }
 }
@@ -120,6 +123,10 @@ async fn send(
     }
     let envelope = &message.envelope;
     let unique = format!("{}.{}.dsn", now.as_microsecond(), inner.reports.fetch_add(1, Ordering::Relaxed));
+    // A mailbox here takes eight bits, and so does every server on the way to an address beyond ASCII (RFC 6531 §3.1).
+    let eight_bit = to.needs_smtputf8() || !matches!(config.lookup(to), Lookup::Foreign);
+    // Of a message that does not read back there is only the header.
+    let damaged = recipients.iter().any(|recipient| recipient.fate == Fate::Damaged);
     let whole = if message.content.len() <= RETURNED_BYTES_MAX { Ret::Full } else { Ret::Headers };
     let content = Report {
         kind,
@@ -132,12 +139,13 @@ async fn send(
         arrival: message.received,
         recipients: &recipients,
         original: &message.content,
+        eight_bit,
         // What people write to each other is not for administrators.
-        ret: if copy { Ret::Headers } else { envelope.ret.unwrap_or(whole) },
+        ret: if copy || damaged { Ret::Headers } else { envelope.ret.unwrap_or(whole) },
     }
     .to_message();
     let mut report = Envelope::new(ReversePath::Null, [to.clone()]);
-    report.smtputf8 = envelope.smtputf8;
+    report.smtputf8 = to.needs_smtputf8();
     if !content.is_ascii() {
         report.body = BodyType::EightBitMime;
     }
@@ -145,7 +153,7 @@ async fn send(
         envelope: report,
         account: None,
         received: now,
-        origin: Origin { session: String::new(), protocol: "DSN".into(), ip: None, helo: None },
+        origin: Origin { session: String::new(), protocol: PROTOCOL.into(), ip: None, helo: None },
         content: Bytes::from(content),
     };
     let id = take(inner.clone(), message).await?;
@@ -169,7 +177,7 @@ mod tests {
     fn who_is_told_what() {
         let sender = ReversePath::try_from("ann@ours.test".to_owned()).unwrap();
         let fates =
-            [Fate::Refused, Fate::Expired, Fate::GivenUp, Fate::Delayed, Fate::Delivered, Fate::Relayed];
+            [Fate::Refused, Fate::Expired, Fate::Damaged, Fate::Unrouted, Fate::Delivered, Fate::Relayed];
         let notify = |success, failure, delay| Some(Notify { success, failure, delay });
         for (from, notify, expected) in [
             (&sender, None, [true, true, true, true, false, false]),

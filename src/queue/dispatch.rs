@@ -13,7 +13,7 @@ use super::attempt::PutBack;
 use super::due::{Place, Turn};
 use super::schedule::add;
 use super::slots::{Bounds, Lane};
-use super::{Inner, attempt, undecided};
+use super::{Inner, attempt, bounce, undecided};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::{Config, Lookup, Rate, Transport, TransportKind};
@@ -165,6 +165,7 @@ pub(super) fn place(inner: &Arc<Inner>, config: &Config, lane: Lane, mut group: 
 pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) -> Vec<(Lane, Group)> {
     let now = crate::clock::now();
     let mut groups: Vec<(Lane, Group)> = Vec::with_capacity(1);
+    let mut undecided = Vec::new();
     let Loaded { id, message, subjects, fresh } = loaded;
     // One set for all questions: what it wants to know is gathered for it, and it decides.
     let router = &inner.parts.router;
@@ -200,10 +201,11 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
                     )),
                 }
             }
-            Err(problem) => {
-                undecided::put_off(inner, config, id, &message, &subject, problem).await;
-            }
+            Err(problem) => undecided.push((subject, problem)),
         }
+    }
+    if !undecided.is_empty() {
+        undecided::put_off(inner, config, id, &message, undecided).await;
     }
     groups
 }
@@ -293,7 +295,7 @@ pub(super) fn facts_without_mx(
         age: now.duration_since(message.received).try_into().unwrap_or_default(),
         expires_in: expires.duration_since(now).try_into().unwrap_or_default(),
         message_id: None,
-        is_dsn: envelope.sender == ReversePath::Null,
+        is_dsn: message.origin.protocol == bounce::PROTOCOL,
         smtputf8: envelope.smtputf8,
         require_tls: envelope.require_tls,
         mx: None,

@@ -101,13 +101,6 @@ pub struct Due {
     lines: Vec<Arc<str>>,
 }
 
-impl Entry {
-    /// A recipient that waits until it is due.
-    pub fn waiting(due: Timestamp, attempts: u32, held: bool) -> Self {
-        Self { due, attempts, held, busy: false, in_line: None }
-    }
-}
-
 impl Due {
     /// Recipients in the queue.
     pub fn count(&self) -> usize {

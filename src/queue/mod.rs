@@ -12,6 +12,7 @@ mod accept;
 mod attempt;
 mod bounce;
 mod controls;
+mod damaged;
 mod dispatch;
 mod due;
 mod finished;
@@ -57,6 +58,9 @@ use hold_rules::HoldRules;
 use slots::Slots;
 use suppressions::Suppressions;
 
+/// Deliveries that are cut off end at once, save those that are writing down what came of them.
+const CUT_OFF_PATIENCE: Duration = Duration::from_secs(10);
+
 /// What the queue works with.
 #[derive(Clone)]
 pub struct Parts {
@@ -92,6 +96,9 @@ struct Inner {
     memory_bytes: Arc<AtomicUsize>,
     tasks: TaskTracker,
     stopping: CancellationToken,
+    /// The end: deliveries that still run are cut off.
+    cut_off: CancellationToken,
+    problems: undecided::Problems,
     finished: finished::Recorder,
     counts: Arc<metrics::Counts>,
     reports: AtomicUsize,
@@ -121,6 +128,8 @@ impl Queue {
             memory_bytes: Arc::default(),
             tasks,
             stopping: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+            problems: undecided::Problems::default(),
             finished,
             counts,
             reports: AtomicUsize::new(0),
@@ -147,7 +156,8 @@ impl Queue {
     }
 
     /// Begins no further attempt, waits for those that run (at most `patience`), and writes down what came of them.
-    /// What is still running then is tried again at the next start.
+    /// What is still running then is cut off, so that no peer takes a message whose outcome nobody would write down; it is
+    /// tried again at the next start.
     pub async fn stop(&self, patience: Duration) {
         self.inner.stopping.cancel();
         self.inner.wake.notify_one();
@@ -155,8 +165,12 @@ impl Queue {
         if tokio::time::timeout(patience, self.inner.tasks.wait()).await.is_err() {
             tracing::warn!(
                 running = self.inner.slots.lock().running(),
-                "stopping while deliveries still run"
+                "stopping while deliveries still run: they are cut off, and tried again at the next start"
             );
+            self.inner.cut_off.cancel();
+            if tokio::time::timeout(CUT_OFF_PATIENCE, self.inner.tasks.wait()).await.is_err() {
+                tracing::error!("deliveries that were cut off do not end");
+            }
         }
         self.inner.withdraw_unbegun();
         self.inner.finished.close().await;

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::dispatch::{self, Loaded, Subject};
 use super::due::{Entry, Turn};
 use super::schedule::add;
-use super::{Inner, shown};
+use super::{Inner, damaged, shown};
 use crate::names::QueueId;
 use crate::spool::{SpoolError, Status, StoredMessage};
 
@@ -75,6 +75,7 @@ pub(super) async fn load(inner: &Arc<Inner>, turns: &[Turn]) -> Option<Loaded> {
             }
             None
         }
+        Err(SpoolError::Damaged(_)) if damaged::give_up(inner, id, turns).await => None,
         Err(error) => {
             tracing::error!(id = shown(id), %error, "cannot read a message back: it stays in the queue");
             inner.put_back(turns.iter().copied(), add(crate::clock::now(), UNREADABLE_RETRY));

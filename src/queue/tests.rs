@@ -5,6 +5,7 @@
 mod controls;
 mod hold_rules;
 mod in_line;
+mod million;
 mod rates;
 mod reports;
 mod suppressions;
@@ -226,22 +227,50 @@ async fn a_damaged_message_does_not_hide_the_others() {
     let good = world.queue.accept(message("ann@ours.test", &["user@outside.test"])).await.unwrap();
     until(async || world.queue.show(good).await.unwrap().unwrap().recipients[0].history.len() == 1).await;
     until(async || world.queue.stats().running == 0).await;
+    damage(&world, b"gone@outside.test");
+    assert!(world.queue.show(damaged).await.is_err(), "asked for by its number, it says what is wrong");
+    let page = world.queue.list(&Filter::default(), None, 100).await.unwrap();
+    assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [good]);
+    assert_eq!(world.queue.control(&Filter::default(), &KICK, false).await.unwrap().recipients, 1);
+    world.stop().await;
+}
+
+/// The header is there, the body is not: trying again would not help.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_body_is_damaged_comes_back_with_what_is_known() {
+    let world = world("", None).await;
+    let mut sent = message("ann@ours.test", &["user@outside.test"]);
+    sent.content = Bytes::from_static(b"Subject: hello\r\n\r\nto be damaged\r\n");
+    let id = world.queue.accept(sent).await.unwrap();
+    until(async || world.queue.show(id).await.unwrap().unwrap().recipients[0].attempts == 1).await;
+    until(async || world.queue.stats().running == 0).await;
+    damage(&world, b"to be damaged");
+    world.queue.control(&Filter::default(), &KICK, false).await.unwrap();
+    world.until_empty().await;
+    until(async || !world.inbox().await.is_empty()).await;
+    let report = world.inbox().await.remove(0);
+    for part in
+        ["Action: failed", "Status: 5.3.0", "damaged in the storage", "Before that:", "Subject: hello"]
+    {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    assert!(!report.contains("amaged\r\n\r\n--"), "not the body: {report}");
+    world.stop().await;
+}
+
+/// Changes an octet on disk.
+fn damage(world: &World, text: &[u8]) {
+    use std::os::unix::fs::FileExt as _;
     for file in std::fs::read_dir(world.dir.path().join("queue")).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_none_or(|extension| extension != "seg") {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap();
-        if let Some(at) = memchr::memmem::find(&bytes, b"gone@outside.test") {
-            use std::os::unix::fs::FileExt as _;
+        if let Some(at) = memchr::memmem::find(&bytes, text) {
             std::fs::File::options().write(true).open(&path).unwrap().write_all_at(b"?", at as u64).unwrap();
         }
     }
-    assert!(world.queue.show(damaged).await.is_err(), "asked for by its number, it says what is wrong");
-    let page = world.queue.list(&Filter::default(), None, 100).await.unwrap();
-    assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [good]);
-    assert_eq!(world.queue.control(&Filter::default(), &KICK, false).await.unwrap().recipients, 1);
-    world.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

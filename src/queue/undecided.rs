@@ -1,15 +1,17 @@
-//! What becomes of a recipient for which no way could be chosen: it is asked about again in a short while, no attempt
-//! is used up, and it never goes direct for that. When the message has grown too old, it is given up like any other: the
-//! sender must learn of it.
+//! What becomes of recipients for which no way could be chosen: they are asked about again in a short while, no attempt
+//! is used up, and they never go direct for that. The sender is told when it takes long, and when the message has grown
+//! too old it is given up like any other.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use super::bounce::{self, ReportKind, Told};
 use super::dispatch::Subject;
 use super::schedule::{self, add};
-use super::{Inner, finished, shown};
+use super::{AcceptError, Inner, finished, shown};
 use crate::attempt::Attempt;
 use crate::config::Config;
 use crate::message::dsn::Fate;
@@ -17,35 +19,44 @@ use crate::names::QueueId;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::spool::{NewMessage, Next, Settlement};
 
-/// Defers the recipient, or gives it up. The operator learns what the problem is; the sender only that there was one.
+/// A recipient, and why nobody can say which way it goes.
+type Undecided = (Subject, String);
+
+/// Problems that are remembered so as not to be told all the time.
+const PROBLEMS_MAX: usize = 1_000;
+
+/// Defers recipients of a message, or gives them up. The operator learns what the problem is; the sender only that there
+/// is one.
 pub(super) async fn put_off(
     inner: &Arc<Inner>,
     config: &Config,
     id: QueueId,
     message: &NewMessage,
-    subject: &Subject,
-    problem: String,
+    mut undecided: Vec<Undecided>,
 ) {
     let now = crate::clock::now();
-    // From here on nobody else ends it or tries it.
-    if !inner.due.lock().begin(subject.turn(id)) {
-        return;
+    {
+        // From here on nobody else ends them or tries them.
+        let mut due = inner.due.lock();
+        undecided.retain(|(subject, _)| due.begin(subject.turn(id)));
     }
+    let Some((_, problem)) = undecided.first() else { return };
     if schedule::is_over(&config.queue.retry, message.received, now) {
         tracing::error!(
             id = shown(id),
-            recipient = subject.recipient,
+            recipients = undecided.len(),
             problem,
             "no route until the end: given up"
         );
-        match give_up(inner, config, id, message, subject, now).await {
+        match give_up(inner, config, id, message, &undecided, now).await {
             Ok(()) => return,
             Err(error) => {
-                tracing::error!(id = shown(id), %error, "cannot queue a failure report: the recipient stays");
+                tracing::error!(id = shown(id), %error, "cannot queue a failure report: the recipients stay");
             }
         }
     }
-    defer(inner, config, id, subject, problem, now).await;
+    let told = tell_of_delay(inner, config, id, message, &undecided, now).await;
+    defer(inner, config, id, undecided, &told, now).await;
 }
 
 /// A problem is written down once, not each time it is found again: a script that stays broken for days must not fill
@@ -54,46 +65,165 @@ async fn defer(
     inner: &Inner,
     config: &Config,
     id: QueueId,
-    subject: &Subject,
-    problem: String,
+    undecided: Vec<Undecided>,
+    told: &[u32],
     now: Timestamp,
 ) {
-    inner.counts.undecided.inc();
-    let recipient = subject.recipient;
     let until = add(now, config.queue.script_error_retry);
-    tracing::error!(id = shown(id), recipient, problem, %until, "no route: deferred without an attempt");
-    if subject.deferral.as_ref() != Some(&problem) {
-        let next = Next::Deferred { until, error: problem };
-        let settlement = Settlement { recipient, attempt: None, next, delay_reported: false };
-        if let Err(error) = inner.parts.spool.settle(id, vec![settlement]).await {
-            tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
+    inner.counts.undecided.add(undecided.len() as u64);
+    let mut news = Vec::new();
+    for (subject, problem) in &undecided {
+        tracing::debug!(id = shown(id), recipient = subject.recipient, problem, %until, "no route");
+        if let Some(recipients) = inner.problems.news(problem, now, until) {
+            tracing::error!(problem, recipients, %until, "no route: deferred without an attempt");
+        }
+        let delay_reported = told.contains(&subject.recipient);
+        if delay_reported || subject.deferral.as_ref() != Some(problem) {
+            let next = Next::Deferred { until, error: problem.clone() };
+            news.push(Settlement { recipient: subject.recipient, attempt: None, next, delay_reported });
         }
     }
-    inner.due.lock().put_back(subject.turn(id), until, subject.attempts);
+    if !news.is_empty()
+        && let Err(error) = inner.parts.spool.settle(id, news).await
+    {
+        tracing::error!(id = shown(id), %error, "cannot write down that a message was deferred");
+    }
+    let mut due = inner.due.lock();
+    for (subject, _) in &undecided {
+        due.put_back(subject.turn(id), until, subject.attempts);
+    }
+    drop(due);
     inner.wake.notify_one();
 }
 
-/// The report is in the queue before the recipient is done. The history has it as an attempt without a decision.
+/// Tells the sender, once, that it takes long; of which recipients that was told.
+async fn tell_of_delay(
+    inner: &Arc<Inner>,
+    config: &Config,
+    id: QueueId,
+    message: &NewMessage,
+    undecided: &[Undecided],
+    now: Timestamp,
+) -> Vec<u32> {
+    let is_late = |after| now >= add(message.received, after);
+    if !config.queue.delay_report_after.is_some_and(is_late) {
+        return Vec::new();
+    }
+    let wanted = |subject: &Subject| {
+        let recipient = &message.envelope.recipients[subject.recipient as usize];
+        !subject.delay_reported && bounce::wanted(&message.envelope.sender, recipient, Fate::Unrouted)
+    };
+    let late = undecided.iter().map(|(subject, _)| subject).filter(|subject| wanted(subject));
+    let told: Vec<Told> = late.map(|subject| told(subject, Fate::Unrouted)).collect();
+    if told.is_empty() {
+        return Vec::new();
+    }
+    match bounce::report(inner, config, message, ReportKind::Delayed, &told, now).await {
+        Ok(()) => told.iter().map(|told| told.recipient).collect(),
+        Err(error) => {
+            tracing::error!(id = shown(id), %error, "cannot queue a delay report");
+            Vec::new()
+        }
+    }
+}
+
+/// The report is in the queue before the recipients are done. The history has it as an attempt without a decision.
 async fn give_up(
     inner: &Arc<Inner>,
     config: &Config,
     id: QueueId,
     message: &NewMessage,
-    subject: &Subject,
+    undecided: &[Undecided],
     now: Timestamp,
-) -> Result<(), super::AcceptError> {
-    // RFC 3463: 4.3.5, system incorrectly configured.
-    let text = "no way to send the message on could be chosen in time";
-    let outcome = Outcome::ours(Verdict::Temporary, Stage::Dns, EnhancedCode::new(4, 3, 5), text);
-    let recipient = subject.recipient;
-    let earlier = subject.history.clone();
-    let told = Told { recipient, fate: Fate::Undecided, outcome: outcome.clone(), transport: None, earlier };
-    bounce::report(inner, config, message, ReportKind::Failed, &[told], now).await?;
-    let number = subject.attempts + 1;
-    let attempt = Attempt { number, at: now, decision: None, outcome: Some(outcome), ended: Some(now) };
-    let done = Settlement { recipient, attempt: Some(attempt), next: Next::Done, delay_reported: false };
-    inner.finished.record(finished::finished(id, message, &done, &subject.history, now));
-    inner.parts.spool.settle_later(id, vec![done]);
-    inner.due.lock().remove(subject.turn(id));
+) -> Result<(), AcceptError> {
+    let told: Vec<Told> = undecided.iter().map(|(subject, _)| told(subject, Fate::Undecided)).collect();
+    bounce::report(inner, config, message, ReportKind::Failed, &told, now).await?;
+    let mut settlements = Vec::with_capacity(told.len());
+    for ((subject, _), told) in undecided.iter().zip(told) {
+        let (number, outcome) = (subject.attempts + 1, Some(told.outcome));
+        let attempt = Attempt { number, at: now, decision: None, outcome, ended: Some(now) };
+        let done = Settlement {
+            recipient: subject.recipient,
+            attempt: Some(attempt),
+            next: Next::Done,
+            delay_reported: false,
+        };
+        inner.finished.record(finished::finished(id, message, &done, &subject.history, now));
+        settlements.push(done);
+    }
+    inner.parts.spool.settle_later(id, settlements);
+    let mut due = inner.due.lock();
+    for (subject, _) in undecided {
+        due.remove(subject.turn(id));
+    }
     Ok(())
+}
+
+/// What the sender is told.
+fn told(subject: &Subject, fate: Fate) -> Told {
+    let when = if fate == Fate::Unrouted { "so far" } else { "in time" };
+    let text = format!(
+        "no way to send the message on could be chosen {when}, because of a mistake in the setup of this server"
+    );
+    // RFC 3463: 4.3.5, system incorrectly configured.
+    let outcome = Outcome::ours(Verdict::Temporary, Stage::Dns, EnhancedCode::new(4, 3, 5), text);
+    let (recipient, earlier) = (subject.recipient, subject.history.clone());
+    Told { recipient, fate, outcome, transport: None, earlier }
+}
+
+/// The problems that the operator has been told of. A script that is broken fails for every recipient: the log has it
+/// once in a while, with their number.
+#[derive(Debug, Default)]
+pub(super) struct Problems {
+    said: Mutex<HashMap<String, Said>>,
+}
+
+#[derive(Debug)]
+struct Said {
+    /// Not to be said again before.
+    until: Timestamp,
+    /// Recipients that had it since it was said.
+    recipients: usize,
+}
+
+impl Problems {
+    /// A recipient had a problem. `Some` when it is to be said: with the number of recipients that had it since it was
+    /// said last; then it is not said again before `until`.
+    fn news(&self, problem: &str, now: Timestamp, until: Timestamp) -> Option<usize> {
+        let mut said = self.said.lock();
+        if let Some(known) = said.get_mut(problem) {
+            known.recipients += 1;
+            if now < known.until {
+                return None;
+            }
+            known.until = until;
+            return Some(std::mem::take(&mut known.recipients));
+        }
+        if said.len() >= PROBLEMS_MAX {
+            said.clear();
+        }
+        said.insert(problem.to_owned(), Said { until, recipients: 0 });
+        Some(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_said_once_in_a_while_with_the_number_of_those_who_have_it() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let problems = Problems::default();
+        let news = |problem: &str, now| problems.news(problem, at(now), at(now + 60));
+        assert_eq!(news("a", 0), Some(1));
+        assert_eq!((news("a", 1), news("a", 59)), (None, None));
+        assert_eq!(news("b", 59), Some(1), "another problem");
+        assert_eq!(news("a", 60), Some(3));
+        assert_eq!(news("a", 61), None);
+        for number in 0..2 * PROBLEMS_MAX {
+            assert_eq!(news(&number.to_string(), 62), Some(1));
+        }
+        assert!(problems.said.lock().len() <= PROBLEMS_MAX);
+    }
 }

@@ -182,3 +182,20 @@ async fn who_is_scheduled_for_later_while_in_line_leaves_the_line() {
     assert_eq!((seen.due, seen.attempts), (at, 0));
     held.world.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_end_in_time_is_cut_off_and_tried_again_at_the_next_start() {
+    let Held { world, holder, mut peer } = held("").await;
+    world.queue.stop(Duration::from_millis(50)).await;
+    // Nobody is there any more who would send the message, or not write down that it was taken.
+    let mut seen = Vec::new();
+    tokio::io::AsyncReadExt::read_to_end(&mut peer, &mut seen).await.unwrap();
+    world.stop().await;
+    let World { dir, queue, parts } = world;
+    drop((queue, parts));
+    let (parts, queue) = open(dir.path(), &config(1, "")).await;
+    let shown = async || queue.show(holder).await.unwrap().unwrap().recipients.remove(0);
+    until(async || shown().await.attempts == 2 && !shown().await.running).await;
+    assert_eq!(shown().await.history[0].outcome, None, "the first came to no end that we know");
+    World { dir, queue, parts }.stop().await;
+}

@@ -143,3 +143,95 @@ async fn the_administrator_has_a_copy_of_failures_and_of_none_about_such_copies(
     assert_eq!(away.inbox().await.len(), 1, "the copy failed too, and that was the end of it");
     away.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_is_reported_also_where_no_way_can_be_chosen_once_and_in_words() {
+    let config = "[queue]\nscript_error_retry = \"20ms\"\ndelay_report_after = \"100ms\"\n";
+    let world = world(config, Some("fn route(d) { d.nonsense }")).await;
+    let both = message("ann@ours.test", &["a@outside.test", "b@outside.test"]);
+    let id = world.queue.accept(both).await.unwrap();
+    until(async || !world.inbox().await.is_empty()).await;
+    let report = world.inbox().await.remove(0);
+    for part in
+        ["Action: delayed", "Status: 4.3.5", "a@outside.test", "b@outside.test", "has not been tried yet"]
+    {
+        assert!(report.contains(part), "{part} in {report}");
+    }
+    assert!(!report.contains("nonsense"), "how we are set up is not for senders: {report}");
+    let due = async |queue: &Queue| queue.show(id).await.unwrap().unwrap().recipients[0].due;
+    let before = due(&world.queue).await;
+    until(async || due(&world.queue).await > before + Duration::from_millis(100)).await;
+    world.stop().await;
+    let World { dir, queue, parts } = world;
+    drop((queue, parts));
+    let (parts, queue) = open(dir.path(), config).await;
+    let world = World { dir, queue, parts };
+    let before = due(&world.queue).await;
+    until(async || due(&world.queue).await > before + Duration::from_millis(100)).await;
+    assert_eq!(world.inbox().await.len(), 1, "one report for both, told once");
+    world.stop().await;
+}
+
+/// A peer without 8BITMIME; what it is sent comes back.
+async fn old_peer() -> (u16, tokio::sync::oneshot::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut peer, _) = listener.accept().await.unwrap();
+        peer.write_all(b"220 x\r\n250 x\r\n250 from\r\n250 to\r\n354 go\r\n250 2.0.0 taken\r\n")
+            .await
+            .unwrap();
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n.\r\n") {
+            tokio::io::AsyncReadExt::read_buf(&mut peer, &mut seen).await.unwrap();
+        }
+        sender.send(seen).unwrap();
+    });
+    (port, receiver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_about_mail_beyond_ascii_reaches_a_sender_behind_an_old_server() {
+    let (port, taken) = old_peer().await;
+    let config = format!(
+        "[transports.old]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = {port}\n\
+         [transports.no]\nkind = \"fail\"\nreply = \"550 5.7.1 no\"\n"
+    );
+    let world = world(&config, Some("fn route(d) { if d.is_dsn { \"old\" } else { \"no\" } }")).await;
+    let mut sent = message("far@away.test", &["user@outside.test"]);
+    sent.envelope.body = crate::envelope::BodyType::EightBitMime;
+    sent.content = "Subject: hello\r\n\r\nViele Gr\u{fc}\u{df}e\r\n".into();
+    world.queue.accept(sent).await.unwrap();
+    let taken = String::from_utf8(taken.await.unwrap()).unwrap();
+    assert!(taken.is_ascii() && taken.contains("MAIL FROM:<>") && !taken.contains("BODY="), "{taken}");
+    assert!(
+        taken.contains("Content-Type: text/rfc822-headers") && taken.contains("Subject: hello"),
+        "{taken}"
+    );
+    world.until_empty().await;
+    world.stop().await;
+}
+
+/// A null sender from elsewhere is no report of ours: scripts are told the difference, and it is not reported about.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_our_own_reports_are_reports_and_neither_comes_back() {
+    let config = "[transports.ours]\nkind = \"fail\"\nreply = \"550 5.7.1 a report of ours\"\n\
+                  [transports.theirs]\nkind = \"fail\"\nreply = \"550 5.7.1 not ours\"\n";
+    let world = world(config, Some("fn route(d) { if d.is_dsn { \"ours\" } else { \"theirs\" } }")).await;
+    let from_null = world.queue.accept(message("", &["user@outside.test"])).await.unwrap();
+    // It fails, and the report about it, to a sender elsewhere, fails too.
+    let from_afar = world.queue.accept(message("far@away.test", &["user@outside.test"])).await.unwrap();
+    world.until_empty().await;
+    let said = async |id| {
+        until(async || !world.queue.finished(id).await.unwrap().is_empty()).await;
+        let last = world.queue.finished(id).await.unwrap().remove(0).attempts.pop().unwrap();
+        last.outcome.unwrap().text
+    };
+    assert_eq!((said(from_null).await.as_str(), said(from_afar).await.as_str()), ("not ours", "not ours"));
+    let report = QueueId(from_afar.0 + 1);
+    assert_eq!(said(report).await, "a report of ours");
+    let next = world.queue.accept(message("ann@ours.test", &["ann@ours.test"])).await.unwrap();
+    assert_eq!(next.0, report.0 + 1, "there was one report, and none about it");
+    world.stop().await;
+}

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "commands/route_test.rs"]
+mod route_test;
+
 const PATIENCE: Duration = Duration::from_mins(1);
 
 fn waypost(dir: &Path, arguments: &[&str], input: &str) -> Output {
@@ -61,6 +64,8 @@ fn every_command_teaches_by_example() {
         vec!["route", "stats"],
         vec!["status"],
         vec!["metrics"],
+        vec!["route", "new"],
+        vec!["route", "test"],
     ] {
         let help = waypost(dir.path(), &[command.as_slice(), &["--help"]].concat(), "");
         assert_eq!(help.status.code(), Some(0));

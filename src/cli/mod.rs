@@ -64,6 +64,8 @@ Examples:
   waypost account add ann ann@example.org
   waypost status               how the running server is
   waypost queue list           what waits, and why
+  waypost route new global     a first routing script, and a test for it
+  waypost route test           the tests of the routing scripts
   waypost route explain --from ann@example.org --to bob@example.net --attempt 4";
 
 /// A mail server whose queue asks your scripts which way each message goes.

@@ -16,6 +16,7 @@ use super::problem::{nearest, one_line};
 use super::value_type::TextOf::{Account, Address, Transport, Word};
 use super::value_type::ValueType::{self, List, Optional, Text};
 use super::value_type::{DOMAIN, NUMBER, TEXT, TRUTH};
+use super::way::Visit;
 use crate::attempt::Attempt;
 use crate::outcome::Outcome;
 
@@ -86,6 +87,8 @@ pub(super) struct Steps {
     pub(super) exit: Option<Position>,
     /// The last place that was reached at all, with its file.
     pub(super) last: Option<(Option<Arc<str>>, Position)>,
+    /// Every place that was reached, when somebody wants to know.
+    pub(super) visits: Option<Vec<Visit>>,
 }
 
 impl Call {

@@ -1,4 +1,4 @@
-//! Keeps docs/routing.md and scripts/ in step with the code.
+//! Keeps docs/routing.md in step with the code.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::tests::{directory, write};
-use super::{FUNCTIONS, Facts, KnownTransports, ScriptSet, Surroundings, properties};
+use super::{FUNCTIONS, Facts, ScriptSet, Surroundings, properties};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::ScriptLimits;
@@ -17,10 +17,6 @@ use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 
 fn project(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
-}
-
-fn is_direct_or_smarthost(name: &str) -> bool {
-    name == "smarthost"
 }
 
 #[test]
@@ -101,32 +97,5 @@ fn failed(stage: Stage, enhanced: &str) -> Attempt {
         decision: Some(Decision::without_script(Level::Default, TransportName::direct())),
         outcome: Some(Outcome::ours(Verdict::Temporary, stage, enhanced, "try later")),
         ended: None,
-    }
-}
-
-#[test]
-fn the_ready_made_script_goes_direct_and_then_by_the_smarthost() {
-    let dir = directory(&[("global.rhai", &project("scripts/smarthost-after-failures.rhai"))]);
-    let set = ScriptSet::load(dir.path(), &ScriptLimits::default()).unwrap();
-    let dsn = Facts { is_dsn: true, ..delivery_of(9, None) };
-    let by_smarthost = |mut facts: Facts| {
-        let mut attempt = facts.history[0].clone();
-        attempt.decision =
-            Some(Decision::without_script(Level::Global, TransportName::new("smarthost").unwrap()));
-        facts.history = Arc::new([attempt]);
-        facts
-    };
-    for (facts, way) in [
-        (delivery_of(1, None), "direct"),
-        (delivery_of(2, Some((Stage::Connect, "4.4.1"))), "direct"),
-        (delivery_of(3, Some((Stage::Rcpt, "4.2.2"))), "direct"),
-        (delivery_of(4, Some((Stage::Rcpt, "4.2.2"))), "smarthost"),
-        (delivery_of(2, Some((Stage::Rcpt, "4.7.1"))), "smarthost"),
-        (by_smarthost(delivery_of(3, Some((Stage::Rcpt, "4.2.2")))), "smarthost"),
-        (dsn, "direct"),
-    ] {
-        let known: &dyn KnownTransports = &is_direct_or_smarthost;
-        let trace = set.decide(&Arc::new(facts), known);
-        assert_eq!(trace.verdict().unwrap().transport.as_str(), way, "{trace}");
     }
 }

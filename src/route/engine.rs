@@ -15,6 +15,7 @@ use thread_local::ThreadLocal;
 
 use super::delivery::{self, Delivery};
 use super::functions;
+use super::way::Visit;
 use crate::config::ScriptLimits;
 
 /// Nesting of expressions and blocks that the parser accepts; it bounds the stack together with the call depth.
@@ -156,7 +157,7 @@ pub(super) fn build_watching(
             // The end of a function is no place that the script has gone to.
             let step = matches!(event, DebuggerEvent::Start | DebuggerEvent::Step);
             if step && let Some(delivery) = context.tag_mut().clone().try_cast::<Delivery>() {
-                note(&delivery, source, position);
+                note(&delivery, source, position, context.call_level());
             }
             Ok(DebuggerCommand::StepInto)
         },
@@ -164,13 +165,16 @@ pub(super) fn build_watching(
     engine
 }
 
-fn note(delivery: &Delivery, source: Option<&str>, position: Position) {
+fn note(delivery: &Delivery, source: Option<&str>, position: Position, depth: usize) {
     let mut steps = delivery.0.steps.lock();
     let Some(steps) = steps.as_mut().filter(|_| !position.is_none()) else { return };
     let file = match steps.last.take() {
         Some((file, _)) if file.as_deref() == source => file,
         _ => source.map(Arc::from),
     };
+    if let (Some(visits), Some(file)) = (&mut steps.visits, &file) {
+        visits.push(Visit { file: file.clone(), place: position, depth });
+    }
     steps.last = Some((file, position));
     if source == Some(&*steps.file) && steps.exits.contains(&position) {
         steps.exit = Some(position);

@@ -53,7 +53,8 @@ pub(super) fn parse_problem(file: &str, error: &ParseError) -> ScriptProblem {
     }
 }
 
-fn innermost(error: &EvalAltResult) -> (Option<&str>, &EvalAltResult) {
+/// Where an error really is: the innermost file and error.
+pub(super) fn innermost(error: &EvalAltResult) -> (Option<&str>, &EvalAltResult) {
     let (mut file, mut inner) = (None, error);
     loop {
         inner = match inner {

@@ -18,6 +18,7 @@
 //! | `router`, `watch` | the running set |
 //! | `rollout` | which set decides about a message, and who learns of it |
 //! | `counts` | what the scripts did, for metrics |
+//! | `test_script`, `way` | what tests of scripts need: tests in the same language, and where an evaluation went |
 //!
 //! The contract with operators is docs/routing.md.
 
@@ -35,9 +36,11 @@ mod router;
 mod set;
 mod source;
 mod syntax;
+mod test_script;
 mod trace;
 mod value_type;
 mod watch;
+mod way;
 
 #[cfg(test)]
 mod docs_test;
@@ -56,6 +59,8 @@ pub use rollout::Chosen;
 pub use router::{FailedReload, Reloaded, Router, RouterStatus};
 pub use set::{KnownTransports, ScriptSet};
 pub use source::TestSource;
+pub(crate) use test_script::{TestError, TestScript, delivery as delivery_value, facts_of};
 pub use trace::{Answer, ErrorKind, NotAsked, RouteError, ScriptError, ScriptId, Step, Trace};
 pub use value_type::{TextOf, ValueType};
 pub use watch::{Watch, WatchError, watch};
+pub(crate) use way::{Visit, Way};

@@ -23,6 +23,7 @@ use super::problem::{MESSAGE_BYTES_MAX, ScriptProblem, line_and_column, nearest,
 use super::source::{self, Source, Sources, TestSource};
 use super::syntax::{Exits, KnownLine, Outline, check_route};
 use super::trace::{Answer, ErrorKind, NotAsked, ScriptError, ScriptId, Step, Trace};
+use super::way::{Visit, Way};
 use crate::address::Domain;
 use crate::attempt::Level;
 use crate::config::{Config, ScriptLimits};
@@ -364,15 +365,46 @@ impl ScriptSet {
 
     /// Runs a script again and notes where it goes. What it logs then is not kept.
     fn watched(&self, script: &Script, call: &Arc<Call>) -> Option<Steps> {
-        let again = Call::new(call.facts.clone(), 0, self.limits.string_bytes_max);
+        // Its result is the one we have; only the way it took is new.
+        self.watch(script, &call.facts, None).0
+    }
+
+    fn watch(
+        &self,
+        script: &Script,
+        facts: &Arc<Facts>,
+        visits: Option<Vec<Visit>>,
+    ) -> (Option<Steps>, bool) {
+        let call = Call::new(facts.clone(), 0, self.limits.string_bytes_max);
         let (file, exits) = (script.id.file.clone(), script.exit_positions.clone());
-        *again.steps.lock() = Some(Steps { file, exits, exit: None, last: None });
+        *call.steps.lock() = Some(Steps { file, exits, exit: None, last: None, visits });
         let engine = self
             .watching
             .get_or_init(|| engine::build_watching(&self.limits, &self.deadline, &self.modules.resolver));
-        // Its result is the one we have; only the way it took is new.
-        let _ = self.run(engine, script, &again);
-        again.steps.lock().take()
+        let ended = self.run(engine, script, &call).is_ok();
+        (call.steps.lock().take(), ended)
+    }
+
+    /// Where the script of a level goes for a delivery, place by place.
+    pub(crate) fn way(&self, level: Level, facts: &Arc<Facts>) -> Way {
+        let Ok(Some(script)) = self.script(level, facts) else { return Way::default() };
+        let (steps, ended) = self.watch(script, facts, Some(Vec::new()));
+        Way { visits: steps.and_then(|steps| steps.visits).unwrap_or_default(), ended }
+    }
+
+    /// The syntax tree of a script or module.
+    pub(crate) fn syntax(&self, file: &str) -> Option<AST> {
+        self.engine.compile(self.text(file)?).ok()
+    }
+
+    /// The limits that scripts run under.
+    pub(crate) fn limits(&self) -> &ScriptLimits {
+        &self.limits
+    }
+
+    /// What scripts can import.
+    pub(super) fn modules(&self) -> &Modules {
+        &self.modules
     }
 
     fn exit_line(&self, script: &Script, call: &Arc<Call>) -> Option<u32> {

@@ -263,7 +263,8 @@ impl fmt::Display for Step {
             Answer::Returned { transport, .. } => write!(f, "returned \"{transport}\"")?,
             Answer::Error(error) => write!(f, "{error}")?,
         }
-        if self.script.is_some() {
+        // `{:#}` leaves out what is another each time.
+        if self.script.is_some() && !f.alternate() {
             write!(f, " [{} µs]", self.micros)?;
         }
         self.log.iter().try_for_each(|line| write!(f, "\n{:<8}   log: {line}", ""))

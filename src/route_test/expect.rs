@@ -40,6 +40,8 @@ pub(super) struct Mismatch {
     pub(super) expected: String,
     pub(super) got: String,
     pub(super) hint: Option<String>,
+    /// Line by line, where there are several.
+    pub(super) diff: Option<String>,
 }
 
 /// Reads `expect`; `None` only where a problem was reported.
@@ -132,7 +134,7 @@ impl Expected {
     /// Compares with what the levels that were asked said.
     pub(super) fn check(&self, steps: &[Step]) -> Result<(), Mismatch> {
         let (got, hint) = (said(steps), self.hint(steps));
-        let mismatch = || Mismatch { expected: self.to_string(), got, hint };
+        let mismatch = || Mismatch { expected: self.to_string(), got, hint, diff: None };
         if self.fits(steps) { Ok(()) } else { Err(mismatch()) }
     }
 

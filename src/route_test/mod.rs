@@ -14,20 +14,28 @@
 //! | `facts` | from these to all facts of a delivery: defaults, and what cannot be |
 //! | `expect` | what a case expects, and whether an answer is that |
 //! | `table` | a file of cases |
+//! | `script`, `language` | a file of tests in Rhai, and what can be said there |
+//! | `diff` | the difference between two texts |
+//! | `coverage` | which lines and branches were reached |
 //! | `run` | which script a file asks; running everything |
 //! | `report` | what came of it |
 //!
 //! [`ScriptSet::tests`]: crate::route::ScriptSet::tests
 
+mod coverage;
+mod diff;
 mod expect;
 mod facts;
 mod given;
+mod language;
 mod report;
 mod run;
+mod script;
 mod table;
 
 #[cfg(test)]
 mod tests;
 
+pub use coverage::{Branch, BranchCoverage, Coverage, FileCoverage, Share};
 pub use report::{Broken, CaseResult, Failure, Report};
 pub use run::{Options, run};

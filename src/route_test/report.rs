@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::coverage::Coverage;
 use crate::config::ConfigProblems;
-use crate::route::Step;
+use crate::route::{ScriptProblem, Step};
 
 /// All that came of a run.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -21,6 +22,9 @@ pub struct Report {
     pub left_out: usize,
     /// Cases that were not run because the time was over; never good.
     pub out_of_time: usize,
+    /// What was reached, where that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// Time it took, microseconds.
     pub micros: u64,
 }
@@ -34,7 +38,26 @@ pub struct Broken {
     pub problems: Vec<String>,
     /// The same with source lines and marks.
     #[serde(skip)]
-    pub shown: ConfigProblems,
+    pub shown: Shown,
+}
+
+/// What is wrong, for people.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// A table.
+    Table(ConfigProblems),
+    /// Tests in Rhai: each problem in a line.
+    Script(Vec<String>),
+}
+
+impl Shown {
+    /// As text, with colours for a terminal or without.
+    pub fn render(&self, colours: bool) -> String {
+        match self {
+            Self::Table(problems) => problems.render(colours),
+            Self::Script(problems) => problems.join("\n") + "\n",
+        }
+    }
 }
 
 /// One case.
@@ -76,6 +99,9 @@ pub struct Failure {
     /// What came.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub got: Option<String>,
+    /// The difference line by line, where there are several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub diff: Option<String>,
     /// What often goes wrong so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
@@ -131,14 +157,21 @@ impl Failure {
 }
 
 impl Broken {
-    /// Takes what is wrong with a file.
-    pub(super) fn new(file: &Arc<str>, shown: ConfigProblems) -> Self {
+    /// Takes what is wrong with a table.
+    pub(super) fn table(file: &Arc<str>, shown: ConfigProblems) -> Self {
         let line = |problem: &crate::config::Problem| {
             let place = shown.line_and_column(problem).map_or_else(String::new, |(l, c)| format!(":{l}:{c}"));
             let help = problem.help.as_ref().map_or_else(String::new, |help| format!(" ({help})"));
             format!("{}{place}: {}{help}", shown.file(), problem.message)
         };
         let problems = shown.problems().iter().map(line).collect();
-        Self { file: file.clone(), problems, shown }
+        Self { file: file.clone(), problems, shown: Shown::Table(shown) }
+    }
+
+    /// Takes what is wrong with tests in Rhai.
+    pub(super) fn script(file: &Arc<str>, shown_under: &str, problems: &[ScriptProblem]) -> Self {
+        let problems: Vec<String> =
+            problems.iter().map(|problem| format!("{shown_under}{problem}")).collect();
+        Self { file: file.clone(), problems: problems.clone(), shown: Shown::Script(problems) }
     }
 }

@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::coverage::Recorder;
 use super::facts::Subject;
 use super::report::{Broken, CaseResult, Failure, Report};
+use super::script::Script;
 use super::table::{self, Ask, Case, Owner, Table};
 use crate::address::Domain;
 use crate::attempt::Level;
@@ -24,6 +26,10 @@ pub struct Options {
     pub accounts: Option<BTreeSet<AccountName>>,
     /// Put before the names of files where these are shown with marks: the scripts directory as the user knows it.
     pub shown_under: String,
+    /// No configuration says which transports there are: a file that does not say it gets a note.
+    pub any_transport: bool,
+    /// Whether it is found out what was reached; it takes several times as long.
+    pub coverage: bool,
     /// What is not run by then is not run, and the report is not good.
     pub time_max: Duration,
 }
@@ -35,6 +41,8 @@ impl Default for Options {
             files: BTreeSet::new(),
             accounts: None,
             shown_under: String::new(),
+            any_transport: false,
+            coverage: false,
             time_max: Duration::from_secs(30),
         }
     }
@@ -43,12 +51,15 @@ impl Default for Options {
 /// Runs the tests that stand beside the scripts of a set.
 pub fn run(set: &ScriptSet, known: &dyn KnownTransports, options: &Options) -> Report {
     let begun = Instant::now();
-    let mut run = Run { set, known, options, end: begun + options.time_max, report: Report::default() };
+    let recorder = options.coverage.then(|| Recorder::new(set));
+    let end = begun + options.time_max;
+    let mut run = Run { set, known, options, end, recorder, report: Report::default() };
     for test in set.tests() {
         if options.files.is_empty() || options.files.contains(&*test.file) {
             run.file(test);
         }
     }
+    run.report.coverage = run.recorder.map(|recorder| recorder.coverage());
     run.report.micros = micros(begun);
     run.report
 }
@@ -58,17 +69,32 @@ struct Run<'a> {
     known: &'a dyn KnownTransports,
     options: &'a Options,
     end: Instant,
+    recorder: Option<Recorder>,
     report: Report,
 }
 
 impl Run<'_> {
     fn file(&mut self, test: &TestSource) {
-        let read = owner(self.set, &test.file)
-            .map_err(|problem| ConfigProblems::new(self.shown(test), &test.text, vec![*problem]));
-        let read = read.and_then(|owner| table::read(&test.text, self.shown(test), &owner));
-        match read {
-            Ok(table) => self.table(test, &table),
-            Err(problems) => self.report.broken.push(Broken::new(&test.file, problems)),
+        let owner = match owner(self.set, &test.file) {
+            Ok(owner) => owner,
+            Err(problem) => {
+                let problems = ConfigProblems::new(self.shown(test), &test.text, vec![*problem]);
+                return self.report.broken.push(Broken::table(&test.file, problems));
+            }
+        };
+        if test.file.ends_with(".toml") {
+            match table::read(&test.text, self.shown(test), &owner) {
+                Ok(table) => self.table(test, &table),
+                Err(problems) => self.report.broken.push(Broken::table(&test.file, problems)),
+            }
+        } else {
+            match Script::compile(self.set, test, &owner) {
+                Ok(script) => self.script(test, &owner, &script),
+                Err(problems) => {
+                    let broken = Broken::script(&test.file, &self.options.shown_under, &problems);
+                    self.report.broken.push(broken);
+                }
+            }
         }
     }
 
@@ -78,22 +104,97 @@ impl Run<'_> {
 
     fn table(&mut self, test: &TestSource, table: &Table) {
         self.note_accounts(test, table);
+        self.note_transports(test, table.transports.is_none());
         let known = Known { own: table.transports.as_deref(), others: self.known };
         for case in &table.cases {
-            if !self.is_wanted(test, &case.name) {
-                self.report.left_out += 1;
-            } else if Instant::now() >= self.end {
-                self.report.out_of_time += 1;
-            } else {
-                let result = run_case(self.set, &known, test, case);
+            if self.is_due(test, &case.name) {
+                let result = self.case(&known, test, case);
                 self.report.cases.push(result);
             }
         }
     }
 
-    fn is_wanted(&self, test: &TestSource, name: &str) -> bool {
-        let Some(filter) = &self.options.filter else { return true };
-        name.contains(filter.as_str()) || test.file.contains(filter.as_str())
+    fn script(&mut self, test: &TestSource, owner: &Owner, script: &Script) {
+        self.note_transports(test, script.transports.is_none());
+        let known = Known { own: script.transports.as_deref(), others: self.known };
+        for (name, line) in script.tests() {
+            if !self.is_due(test, &name) {
+                continue;
+            }
+            let begun = Instant::now();
+            let ran = script.run(&name, line, |question| self.ask(question.ask, &question.facts, &known));
+            let failure = ran.err();
+            let asked = asked_name(owner.ask, self.set, &test.file);
+            let micros = micros(begun);
+            self.report.cases.push(CaseResult {
+                file: test.file.clone(),
+                line,
+                name,
+                asked,
+                failure,
+                micros,
+            });
+        }
+    }
+
+    /// Whether a test is wanted, and there is time for it.
+    fn is_due(&mut self, test: &TestSource, name: &str) -> bool {
+        let filter = self.options.filter.as_deref();
+        if filter.is_some_and(|filter| !name.contains(filter) && !test.file.contains(filter)) {
+            self.report.left_out += 1;
+            return false;
+        }
+        let late = Instant::now() >= self.end;
+        self.report.out_of_time += usize::from(late);
+        !late
+    }
+
+    /// Puts a delivery to one script, or to all three levels.
+    fn ask(&mut self, ask: Ask, facts: &Arc<Facts>, known: &dyn KnownTransports) -> Vec<Step> {
+        let steps = match ask {
+            Ask::Level(level) => vec![self.set.explain_level(level, facts, known)],
+            Ask::Chain => self.set.explain(facts, known).steps,
+        };
+        if let Some(recorder) = &mut self.recorder {
+            for step in steps.iter().filter(|step| step.script.is_some()) {
+                recorder.take(&self.set.way(step.level, facts));
+            }
+        }
+        steps
+    }
+
+    fn case(&mut self, known: &Known<'_>, test: &TestSource, case: &Case) -> CaseResult {
+        let begun = Instant::now();
+        let mut failure = None;
+        for facts in &case.facts {
+            let facts = Arc::new(facts.clone());
+            let steps = self.ask(case.ask, &facts, known);
+            if let Err(mismatch) = case.expected.check(&steps) {
+                failure = Some(Box::new(Failure {
+                    attempt: (case.facts.len() > 1).then_some(facts.attempt),
+                    file: test.file.clone(),
+                    line: case.line,
+                    expected: Some(mismatch.expected),
+                    got: Some(mismatch.got),
+                    hint: mismatch.hint,
+                    trace: steps,
+                    ..Failure::default()
+                }));
+                break;
+            }
+        }
+        let asked = asked_name(case.ask, self.set, &test.file);
+        let (file, line, name) = (test.file.clone(), case.line, case.name.clone());
+        CaseResult { file, line, name, asked, failure, micros: micros(begun) }
+    }
+
+    fn note_transports(&mut self, test: &TestSource, unsaid: bool) {
+        if self.options.any_transport && unsaid {
+            let shown = self.shown(test);
+            self.report.notes.push(format!(
+                "{shown}: no configuration, and no `transports` in this file: every name counts as a transport"
+            ));
+        }
     }
 
     fn note_accounts(&mut self, test: &TestSource, table: &Table) {
@@ -107,54 +208,20 @@ impl Run<'_> {
     }
 }
 
-fn run_case(set: &ScriptSet, known: &Known<'_>, test: &TestSource, case: &Case) -> CaseResult {
-    let begun = Instant::now();
-    let mut failure = None;
-    let mut asked = String::new();
-    for facts in &case.facts {
-        let facts = Arc::new(facts.clone());
-        let steps = ask(set, case.ask, &facts, known);
-        asked = asked_name(case.ask, &steps);
-        if let Err(mismatch) = case.expected.check(&steps) {
-            failure = Some(Box::new(Failure {
-                attempt: (case.facts.len() > 1).then_some(facts.attempt),
-                file: test.file.clone(),
-                line: case.line,
-                expected: Some(mismatch.expected),
-                got: Some(mismatch.got),
-                hint: mismatch.hint,
-                trace: steps,
-                ..Failure::default()
-            }));
-            break;
-        }
-    }
-    CaseResult {
-        file: test.file.clone(),
-        line: case.line,
-        name: case.name.clone(),
-        asked,
-        failure,
-        micros: micros(begun),
-    }
-}
-
-/// Puts a delivery to one script, or to all three levels.
-pub(super) fn ask(set: &ScriptSet, ask: Ask, facts: &Arc<Facts>, known: &dyn KnownTransports) -> Vec<Step> {
+/// Whom a test asks, as it is shown: a file of the set, or a level, or all of them.
+fn asked_name(ask: Ask, set: &ScriptSet, file: &str) -> String {
     match ask {
-        Ask::Level(level) => vec![set.explain_level(level, facts, known)],
-        Ask::Chain => set.explain(facts, known).steps,
+        Ask::Chain => "chain".to_owned(),
+        Ask::Level(level) => {
+            let script = script_of(file);
+            if set.level_of(&script) == Some(level) { script } else { level.to_string() }
+        }
     }
 }
 
-fn asked_name(ask: Ask, steps: &[Step]) -> String {
-    match (ask, steps) {
-        (Ask::Level(level), [step]) => {
-            step.script.as_ref().map_or_else(|| level.to_string(), |script| script.file.to_string())
-        }
-        (Ask::Level(level), _) => level.to_string(),
-        (Ask::Chain, _) => "chain".to_owned(),
-    }
+/// The script that has the name of a file of tests.
+fn script_of(file: &str) -> String {
+    file.rsplit_once(".test.").map_or_else(|| file.to_owned(), |(stem, _)| format!("{stem}.rhai"))
 }
 
 /// The transports of a file of tests, else those that the configuration has.
@@ -183,7 +250,7 @@ impl KnownTransports for Known<'_> {
 pub(super) fn owner(set: &ScriptSet, file: &str) -> Result<Owner, Box<Problem>> {
     let (folder, name) = file.rsplit_once('/').unwrap_or(("", file));
     let stem = name.rsplit_once(".test.").map_or(name, |(stem, _)| stem);
-    let script = if folder.is_empty() { format!("{stem}.rhai") } else { format!("{folder}/{stem}.rhai") };
+    let script = script_of(file);
     let level = set.level_of(&script);
     let alone = true;
     match (level, folder) {
@@ -196,6 +263,8 @@ pub(super) fn owner(set: &ScriptSet, file: &str) -> Result<Owner, Box<Problem>> 
             Ok(Owner { ask: Ask::Level(Level::Domain), subject: Subject { account: None, domain, alone } })
         }
         (Some(level), _) => Ok(Owner { ask: Ask::Level(level), subject: Subject::default() }),
+        // A module has tests in Rhai that call it.
+        (None, "lib") => Ok(Owner { ask: Ask::Chain, subject: Subject::default() }),
         (None, "") if stem != "global" => Ok(Owner { ask: Ask::Chain, subject: Subject::default() }),
         (None, _) => {
             let problem =

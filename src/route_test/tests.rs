@@ -1,3 +1,6 @@
+mod coverage;
+mod rhai;
+
 use std::fs;
 use std::path::Path;
 use std::time::Duration;

@@ -1,7 +1,9 @@
 //! `waypost route ...`: what operators do with routing scripts, one file a subcommand.
 
 mod explain;
+mod new;
 mod stats;
+mod test;
 
 use std::io::Write;
 
@@ -21,11 +23,15 @@ pub(super) struct RouteArgs {
 enum RouteCommand {
     Explain(explain::ExplainArgs),
     Stats(stats::StatsArgs),
+    New(new::NewArgs),
+    Test(test::TestArgs),
 }
 
 pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
     match &args.command {
         RouteCommand::Explain(args) => explain::run(args, shared, out),
         RouteCommand::Stats(args) => stats::run(args, shared, out),
+        RouteCommand::New(args) => new::run(args, shared, out),
+        RouteCommand::Test(args) => test::run(args, shared, out),
     }
 }

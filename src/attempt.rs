@@ -77,6 +77,9 @@ pub struct Decision {
     /// What the scripts wrote with `log(text)`, all levels, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log: Vec<String>,
+    /// MX hosts of the recipient's domain, where a script might have asked for them and DNS answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mx: Option<Vec<String>>,
     /// Time all levels took together, microseconds.
     #[serde(default)]
     pub micros: u32,
@@ -85,7 +88,7 @@ pub struct Decision {
 impl Decision {
     /// A decision that no script took part in.
     pub fn without_script(level: Level, transport: TransportName) -> Self {
-        Self { level, transport, script: None, set: None, log: Vec::new(), micros: 0 }
+        Self { level, transport, script: None, set: None, log: Vec::new(), mx: None, micros: 0 }
     }
 }
 

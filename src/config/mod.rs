@@ -446,6 +446,8 @@ pub struct Queue {
     pub recipients_max: usize,
     /// How long finished attempts are kept in the history.
     pub history_kept: Duration,
+    /// Names in lower case of the header fields that the history keeps, beside those that the scripts ask for.
+    pub history_header: Vec<String>,
     /// Age at which a sender is told that a message waits; `None` for never.
     pub delay_report_after: Option<Duration>,
     /// Who gets a copy of every failure report, and word of failures that nobody else is told of.

@@ -400,6 +400,7 @@ fn queue(mut section: Section<'_>) -> Queue {
         script_error_retry: section.duration("script_error_retry", Duration::from_mins(1)),
         recipients_max: section.number("recipients_max", 1_000, 1..=1_000_000) as usize,
         history_kept: section.duration_or_never("history_kept", Duration::from_hours(24 * 30)),
+        history_header: history_header(&mut section),
         delay_report_after: section.duration_or_off("delay_report_after", Some(Duration::from_hours(4))),
         failure_copies_to: section.parsed("failure_copies_to", "an address", crate::address::Mailbox::parse),
         suppress_bounced_for: section
@@ -408,6 +409,24 @@ fn queue(mut section: Section<'_>) -> Queue {
     };
     section.finish();
     queue
+}
+
+/// Fields by which mail is commonly told apart, and which say little of what is in it.
+const HISTORY_HEADER_DEFAULT: [&str; 4] = ["auto-submitted", "list-id", "list-unsubscribe", "precedence"];
+
+fn history_header(section: &mut Section<'_>) -> Vec<String> {
+    let given = section.has("history_header");
+    let names = section.list("history_header", "the name of a header field", |text| {
+        // RFC 5322 §2.2: printable ASCII but the colon.
+        let good = !text.is_empty() && text.bytes().all(|b| (b'!'..=b'~').contains(&b) && b != b':');
+        good.then(|| text.to_ascii_lowercase())
+            .ok_or_else(|| format!("{text:?} is no name of a header field"))
+    });
+    if given {
+        names.into_iter().map(|placed| placed.value).collect()
+    } else {
+        HISTORY_HEADER_DEFAULT.map(str::to_owned).to_vec()
+    }
 }
 
 fn limits(mut section: Section<'_>) -> Limits {

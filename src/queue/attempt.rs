@@ -11,10 +11,10 @@ use super::bounce::{self, ReportKind, Told};
 use super::dispatch::{self, Group, Way};
 use super::due::{Place, Turn};
 use super::schedule::add;
-use super::settle::{self, Item, Why};
+use super::settle::{self, Item};
 use super::slots::Lane;
 use super::{Inner, finished, pump, shown, suppressions};
-use crate::attempt::{Attempt, Decision, Level};
+use crate::attempt::{Attempt, Decision};
 use crate::config::Config;
 use crate::message::dsn::Fate;
 use crate::names::QueueId;
@@ -239,7 +239,14 @@ async fn settle_all(
         let item = Item { id: group.id, attempts, received: message.received };
         let next = settle::settle(item, &outcome, &config.queue.retry, now);
         log(group.id, message, subject.recipient, attempts, decision, &outcome, next);
-        let (next, fate) = follows(&config, message, subject, decision, &outcome, next, now);
+        let party = settle::Party {
+            sender: &message.envelope.sender,
+            recipient: &message.envelope.recipients[subject.recipient as usize],
+            received: message.received,
+            delay_reported: subject.delay_reported,
+            level: decision.level,
+        };
+        let (next, fate) = settle::follows(party, &outcome, next, &config.queue, now);
         if fate == Some(Fate::Refused) {
             suppressed.extend(suppressions::of_failure(&config, message, subject.recipient, &outcome, now));
         }
@@ -268,38 +275,6 @@ async fn settle_all(
         inner.suppressions.learn(&inner.parts.store, suppressed).await;
     }
     finish(inner, group, message, settlements, now).await;
-}
-
-/// What follows an outcome, and what of it the sender is to be told.
-fn follows(
-    config: &Config,
-    message: &NewMessage,
-    subject: &dispatch::Subject,
-    decision: &Decision,
-    outcome: &Outcome,
-    next: settle::Next,
-    now: Timestamp,
-) -> (Next, Option<Fate>) {
-    let recipient = &message.envelope.recipients[subject.recipient as usize];
-    let wanted = |fate: Fate| bounce::wanted(&message.envelope.sender, recipient, fate).then_some(fate);
-    match next {
-        settle::Next::Done if decision.level == Level::Local => (Next::Done, wanted(Fate::Delivered)),
-        // RFC 3461 §5.2.2: a peer that knows DSN reports success itself.
-        settle::Next::Done if outcome.dsn_passed_on => (Next::Done, None),
-        settle::Next::Done => (Next::Done, wanted(Fate::Relayed)),
-        // Told even if the sender is not: the administrator may want to know.
-        settle::Next::Bounce(Why::Permanent) => (Next::Done, Some(Fate::Refused)),
-        settle::Next::Bounce(Why::Expired) => (Next::Done, Some(Fate::Expired)),
-        settle::Next::Retry(at) => {
-            let delayed_at = config.queue.delay_report_after.map(|after| add(message.received, after));
-            match delayed_at.filter(|_| !subject.delay_reported && wanted(Fate::Delayed).is_some()) {
-                Some(delayed_at) if now >= delayed_at => (Next::Retry(at), Some(Fate::Delayed)),
-                // What the report tells is to be fresh.
-                Some(delayed_at) => (Next::Retry(at.min(delayed_at)), None),
-                None => (Next::Retry(at), None),
-            }
-        }
-    }
 }
 
 /// Queues the reports. They are in the queue before what they tell is written down: a crash between the two reports
@@ -355,6 +330,7 @@ async fn finish(
         match &settlement.next {
             Next::Done => {
                 inner.finished.record(finished::finished(
+                    inner,
                     group.id,
                     message,
                     settlement,

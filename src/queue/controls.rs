@@ -140,6 +140,7 @@ impl Queue {
         inner.parts.spool.settle(listed.id, settlements.clone()).await?;
         for (one, settlement) in ended.iter().zip(&settlements) {
             inner.finished.record(finished::finished(
+                inner,
                 listed.id,
                 &stored.message,
                 settlement,

@@ -53,7 +53,7 @@ pub(super) async fn give_up(inner: &Arc<Inner>, id: QueueId, turns: &[Turn]) -> 
             next: Next::Done,
             delay_reported: false,
         };
-        inner.finished.record(finished::finished(id, message, &done, &told.earlier, now));
+        inner.finished.record(finished::finished(inner, id, message, &done, &told.earlier, now));
         settlements.push(done);
     }
     inner.parts.spool.settle_later(id, settlements);

@@ -11,17 +11,16 @@ use tokio::time::Instant;
 
 use super::attempt::PutBack;
 use super::due::{Place, Turn};
-use super::schedule::add;
+use super::facts::{Decides, Known};
 use super::slots::{Bounds, Lane};
-use super::{Inner, attempt, bounce, undecided};
+use super::{Inner, attempt, undecided};
 use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::{Config, Lookup, Rate, Transport, TransportKind};
-use crate::envelope::ReversePath;
 use crate::names::{QueueId, TransportName};
 use crate::route::{Facts, ScriptSet, Trace};
 use crate::smtp::Reply;
-use crate::spool::NewMessage;
+use crate::spool::{NewMessage, RecipientState};
 
 /// A recipient that is due, with what is known of its past.
 #[derive(Debug, Clone)]
@@ -59,6 +58,20 @@ impl Subject {
     /// The right to attempt it.
     pub fn turn(&self, id: QueueId) -> Turn {
         Turn { key: (id, self.recipient), number: self.turn }
+    }
+
+    /// A recipient as the spool has it. `unbegun`: accepted in this run and not attempted yet: its record says that
+    /// attempt 1 has begun, the queue knows better.
+    pub fn of(recipient: u32, turn: u32, state: &RecipientState, unbegun: bool) -> Self {
+        Self {
+            recipient,
+            turn,
+            history: if unbegun { Vec::new() } else { state.history.clone() },
+            attempts: if unbegun { 0 } else { state.attempts },
+            transport_override: state.transport_override.clone(),
+            deferral: state.deferral.clone(),
+            delay_reported: state.delay_reported,
+        }
     }
 }
 
@@ -172,15 +185,16 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
     let chosen = router.for_message(id);
     for subject in inner.without_held(id, &message, subjects) {
         let recipient = &message.envelope.recipients[subject.recipient as usize].address;
-        let local = !matches!(config.lookup(recipient), Lookup::Foreign);
-        let decided = match (local, &subject.transport_override) {
-            (true, _) => Ok((Way::Local, Decision::without_script(Level::Local, TransportName::local()))),
-            (false, Some(name)) => {
+        let decided = match Decides::about(config, recipient, subject.transport_override.as_ref()) {
+            Decides::Mailbox => {
+                Ok((Way::Local, Decision::without_script(Level::Local, TransportName::local())))
+            }
+            Decides::Operator(name) => {
                 transport_way(config, Decision::without_script(Level::Override, name.clone()))
             }
-            (false, None) => {
-                let facts = facts(inner, &chosen.set, config, &message, &subject, now).await;
-                way(config, &router.decide(&chosen, &Arc::new(facts), config))
+            Decides::Scripts => {
+                let facts = Arc::new(facts(inner, &chosen.set, config, &message, &subject, now).await);
+                way(config, &router.decide(&chosen, &facts, config), &facts)
             }
         };
         match decided {
@@ -228,9 +242,9 @@ pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply
             return None;
         }
         let subject = Subject::fresh(number as u32);
-        let facts = facts(inner, &scripts, &config, message, &subject, now).await;
+        let facts = Arc::new(facts(inner, &scripts, &config, message, &subject, now).await);
         // What cannot be decided now is deferred by the queue, and seen by the operator there.
-        let (way, _) = way(&config, &scripts.decide(&Arc::new(facts), &*config)).ok()?;
+        let (way, _) = way(&config, &scripts.decide(&facts, &*config), &facts).ok()?;
         match way {
             Way::Transport(transport) if at_submission(&transport.kind) => {
                 let TransportKind::Fail { reply, .. } = &transport.kind else { return None };
@@ -243,12 +257,14 @@ pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply
 }
 
 /// The way that the scripts chose.
-fn way(config: &Config, trace: &Trace) -> Result<(Way, Decision), String> {
-    let decision = trace.verdict().map_err(|error| error.to_string())?;
+fn way(config: &Config, trace: &Trace, facts: &Facts) -> Result<(Way, Decision), String> {
+    let mut decision = trace.verdict().map_err(|error| error.to_string())?;
+    decision.mx.clone_from(&facts.mx);
     transport_way(config, decision)
 }
 
-fn transport_way(config: &Config, decision: Decision) -> Result<(Way, Decision), String> {
+/// The transport of a decision, as long as there is one of that name.
+pub(super) fn transport_way(config: &Config, decision: Decision) -> Result<(Way, Decision), String> {
     match config.transports.get(&decision.transport) {
         Some(transport) => Ok((Way::Transport(transport.clone()), decision)),
         None => Err(format!(
@@ -258,7 +274,7 @@ fn transport_way(config: &Config, decision: Decision) -> Result<(Way, Decision),
     }
 }
 
-/// What the scripts may know.
+/// What the scripts may know of a recipient's next attempt.
 async fn facts(
     inner: &Inner,
     scripts: &ScriptSet,
@@ -267,42 +283,12 @@ async fn facts(
     subject: &Subject,
     now: Timestamp,
 ) -> Facts {
-    let mut facts = facts_without_mx(config, message, subject, now);
+    let known = Known::of_message(message, message.content.len() as u64, subject.recipient);
+    let mut facts = known.facts(config, subject.attempts + 1, subject.history.as_slice().into(), now);
     if scripts.wants_mx(&facts) {
         facts.mx = inner.parts.resolver.mx_names(&facts.recipient.domain).await;
     }
     facts
-}
-
-/// The facts of a recipient's next attempt, as far as they stand in message and queue.
-pub(super) fn facts_without_mx(
-    config: &Config,
-    message: &NewMessage,
-    subject: &Subject,
-    now: Timestamp,
-) -> Facts {
-    let envelope = &message.envelope;
-    let local_sender_domain =
-        matches!(&envelope.sender, ReversePath::Mailbox(m) if config.domains.contains_key(&m.domain));
-    let expires = add(message.received, config.queue.retry.give_up_after);
-    Facts {
-        attempt: subject.attempts + 1,
-        account: message.account.clone(),
-        sender: envelope.sender.clone(),
-        local_sender_domain,
-        recipient: envelope.recipients[subject.recipient as usize].address.clone(),
-        size: message.content.len() as u64,
-        age: now.duration_since(message.received).try_into().unwrap_or_default(),
-        expires_in: expires.duration_since(now).try_into().unwrap_or_default(),
-        message_id: None,
-        is_dsn: message.origin.protocol == bounce::PROTOCOL,
-        smtputf8: envelope.smtputf8,
-        require_tls: envelope.require_tls,
-        mx: None,
-        header: message.content.clone(),
-        history: subject.history.as_slice().into(),
-        now,
-    }
 }
 
 /// What bounds deliveries over this way.

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::Inner;
 use super::metrics::Counts;
+use super::{Inner, bounce};
 use crate::attempt::Attempt;
+use crate::message::header_fields;
 use crate::names::QueueId;
 use crate::outcome::Verdict;
 use crate::spool::{NewMessage, Settlement};
-use crate::store::{FinalState, FinishedRecipient, Store, StoreError};
+use crate::store::{FinalState, FinishedRecipient, KeptFacts, KeptHeader, Store, StoreError};
 
 /// Waiting records over which new ones are dropped: the history may have gaps, the queue must not grow.
 const WAITING_MAX: usize = 100_000;
@@ -26,6 +27,8 @@ const BATCH_WAIT: Duration = Duration::from_millis(500);
 const FORGET_EVERY: Duration = Duration::from_hours(1);
 /// How long the mailboxes remember which queue recipients they have; longer than anything waits in the queue.
 const DELIVERED_KEYS_KEPT: Duration = Duration::from_hours(24 * 60);
+/// Longest value kept of a header field.
+const HEADER_VALUE_BYTES_MAX: usize = 1_000;
 /// When the store fails, the batch is tried again after this.
 const RETRY_WAIT: Duration = Duration::from_secs(5);
 
@@ -117,12 +120,14 @@ pub(super) async fn forget_old(inner: Arc<Inner>) {
 
 /// The record of a finished recipient.
 pub(super) fn finished(
+    inner: &Inner,
     id: QueueId,
     message: &NewMessage,
     settlement: &Settlement,
     history: &[Attempt],
     now: Timestamp,
 ) -> FinishedRecipient {
+    let (config, scripts) = (inner.parts.config.load(), inner.parts.router.for_message(id).set);
     let envelope = &message.envelope;
     let outcome = settlement.attempt.as_ref().and_then(|attempt| attempt.outcome.as_ref());
     let state = match outcome.map(|outcome| outcome.verdict) {
@@ -142,5 +147,33 @@ pub(super) fn finished(
         finished: now,
         state,
         attempts: history.iter().chain(&settlement.attempt).cloned().collect(),
+        // Those that the operator wants kept, and those that the scripts ask for.
+        kept: Some(kept(config.queue.history_header.iter().chain(scripts.header_fields()), message)),
+    }
+}
+
+/// Of the header these fields, and Message-Id.
+pub(super) fn kept<'a>(names: impl Iterator<Item = &'a String>, message: &NewMessage) -> KeptFacts {
+    let mut header: KeptHeader = names.map(|name| (name.clone(), None)).collect();
+    header.insert("message-id".to_owned(), None);
+    let mut missing = header.len();
+    let whole = &message.content[..header_fields::header_len(&message.content)];
+    for field in header_fields::fields(whole) {
+        let wanted = header.iter_mut().find(|(name, value)| value.is_none() && field.is(name));
+        let Some((_, value)) = wanted else { continue };
+        let text = header_fields::unfold(field.value);
+        let text = String::from_utf8_lossy(&text[..text.len().min(HEADER_VALUE_BYTES_MAX)]);
+        *value = Some(text.into_owned());
+        missing -= 1;
+        if missing == 0 {
+            break;
+        }
+    }
+    let (envelope, origin) = (&message.envelope, &message.origin);
+    KeptFacts {
+        is_dsn: origin.protocol == bounce::PROTOCOL,
+        smtputf8: envelope.smtputf8,
+        require_tls: envelope.require_tls,
+        header: Arc::new(header),
     }
 }

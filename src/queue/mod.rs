@@ -6,17 +6,23 @@
 //! hands the group to the transport and settles each outcome -> `due` keeps what comes back, `pump` takes it out again
 //! when its time has come. `bounce` tells the sender of what failed for good.
 //!
+//! [`facts`], [`schedule`] and [`settle`] are pure; [`life`] goes through them in virtual time with made-up
+//! [`answer`]s, for explanations and simulations.
+//!
 //! RFC 5321 §4.5.4.1 (retries), §6.1 (responsibility after 250).
 
 mod accept;
+pub mod answer;
 mod attempt;
 mod bounce;
 mod controls;
 mod damaged;
 mod dispatch;
 mod due;
+pub mod facts;
 mod finished;
 mod hold_rules;
+pub mod life;
 mod listing;
 mod metrics;
 mod pace;

@@ -98,17 +98,8 @@ fn loaded(inner: &Inner, stored: &StoredMessage, turns: &[Turn]) -> Loaded {
         let recipient = turn.key.1;
         match stored.recipients.get(recipient as usize) {
             Some(state) if matches!(state.status, Status::Waiting { .. }) => {
-                // Accepted in this run and not attempted yet: its record says that attempt 1 has begun, we know better.
                 let unbegun = inner.due.lock().get(turn.key).is_some_and(Entry::is_unbegun);
-                subjects.push(Subject {
-                    recipient,
-                    turn: turn.number,
-                    history: if unbegun { Vec::new() } else { state.history.clone() },
-                    attempts: if unbegun { 0 } else { state.attempts },
-                    transport_override: state.transport_override.clone(),
-                    deferral: state.deferral.clone(),
-                    delay_reported: state.delay_reported,
-                });
+                subjects.push(Subject::of(recipient, turn.number, state, unbegun));
             }
             _ => {
                 inner.due.lock().remove(*turn);

@@ -1,11 +1,16 @@
-//! What an outcome means for a recipient: done, again later, or bounce. Pure.
+//! What an outcome means for a recipient: done, again later, or bounce; and what the sender is told of it. Pure.
 
 use jiff::Timestamp;
 
-use super::schedule;
-use crate::config::RetrySchedule;
+use super::bounce;
+use super::schedule::{self, add};
+use crate::attempt::Level;
+use crate::config::{self, RetrySchedule};
+use crate::envelope::{Recipient, ReversePath};
+use crate::message::dsn::Fate;
 use crate::names::QueueId;
 use crate::outcome::{Outcome, Verdict};
+use crate::spool;
 
 /// The recipient whose attempt ended.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +54,62 @@ pub fn settle(item: Item, outcome: &Outcome, retry: &RetrySchedule, now: Timesta
             None => Next::Bounce(Why::Expired),
         },
     }
+}
+
+/// Whom an outcome concerns.
+#[derive(Debug, Clone, Copy)]
+pub struct Party<'a> {
+    /// The reverse-path.
+    pub sender: &'a ReversePath,
+    /// The recipient, with the reports that are wanted.
+    pub recipient: &'a Recipient,
+    /// When the message was accepted.
+    pub received: Timestamp,
+    /// The sender knows already that it takes long.
+    pub delay_reported: bool,
+    /// Who chose the way.
+    pub level: Level,
+}
+
+/// What is written down about what follows an outcome, and what of it the sender is to be told.
+pub fn follows(
+    party: Party<'_>,
+    outcome: &Outcome,
+    next: Next,
+    queue: &config::Queue,
+    now: Timestamp,
+) -> (spool::Next, Option<Fate>) {
+    let wanted = |fate: Fate| bounce::wanted(party.sender, party.recipient, fate).then_some(fate);
+    match next {
+        Next::Done if party.level == Level::Local => (spool::Next::Done, wanted(Fate::Delivered)),
+        // RFC 3461 §5.2.2: a peer that knows DSN reports success itself.
+        Next::Done if outcome.dsn_passed_on => (spool::Next::Done, None),
+        Next::Done => (spool::Next::Done, wanted(Fate::Relayed)),
+        // Told even if the sender is not: the administrator may want to know.
+        Next::Bounce(Why::Permanent) => (spool::Next::Done, Some(Fate::Refused)),
+        Next::Bounce(Why::Expired) => (spool::Next::Done, Some(Fate::Expired)),
+        Next::Retry(at) => {
+            let delayed_at = queue.delay_report_after.map(|after| add(party.received, after));
+            match delayed_at.filter(|_| !party.delay_reported && wanted(Fate::Delayed).is_some()) {
+                Some(delayed_at) if now >= delayed_at => (spool::Next::Retry(at), Some(Fate::Delayed)),
+                // What the report tells is to be fresh.
+                Some(delayed_at) => (spool::Next::Retry(at.min(delayed_at)), None),
+                None => (spool::Next::Retry(at), None),
+            }
+        }
+    }
+}
+
+/// Whether the sender is told now that the message waits, because no way could be chosen.
+pub fn tells_of_delay(party: Party<'_>, queue: &config::Queue, now: Timestamp) -> bool {
+    !party.delay_reported
+        && queue.delay_report_after.is_some_and(|after| now >= add(party.received, after))
+        && bounce::wanted(party.sender, party.recipient, Fate::Unrouted)
+}
+
+/// When a recipient for which no way could be chosen is asked about again; `None` when it is given up.
+pub fn ask_again(queue: &config::Queue, received: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    (!schedule::is_over(&queue.retry, received, now)).then(|| add(now, queue.script_error_retry))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
 mod controls;
+mod history;
 mod hold_rules;
 mod in_line;
 mod million;

@@ -10,9 +10,9 @@ use parking_lot::Mutex;
 
 use super::bounce::{self, ReportKind, Told};
 use super::dispatch::Subject;
-use super::schedule::{self, add};
-use super::{AcceptError, Inner, finished, shown};
-use crate::attempt::Attempt;
+use super::schedule::add;
+use super::{AcceptError, Inner, finished, settle, shown};
+use crate::attempt::{Attempt, Level};
 use crate::config::Config;
 use crate::message::dsn::Fate;
 use crate::names::QueueId;
@@ -41,7 +41,8 @@ pub(super) async fn put_off(
         undecided.retain(|(subject, _)| due.begin(subject.turn(id)));
     }
     let Some((_, problem)) = undecided.first() else { return };
-    if schedule::is_over(&config.queue.retry, message.received, now) {
+    let again = settle::ask_again(&config.queue, message.received, now);
+    if again.is_none() {
         tracing::error!(
             id = shown(id),
             recipients = undecided.len(),
@@ -56,20 +57,20 @@ pub(super) async fn put_off(
         }
     }
     let told = tell_of_delay(inner, config, id, message, &undecided, now).await;
-    defer(inner, config, id, undecided, &told, now).await;
+    let until = again.unwrap_or_else(|| add(now, config.queue.script_error_retry));
+    defer(inner, id, undecided, &told, now, until).await;
 }
 
 /// A problem is written down once, not each time it is found again: a script that stays broken for days must not fill
 /// the disk with the news. After a restart the recipient is then due at once, and asked about again.
 async fn defer(
     inner: &Inner,
-    config: &Config,
     id: QueueId,
     undecided: Vec<Undecided>,
     told: &[u32],
     now: Timestamp,
+    until: Timestamp,
 ) {
-    let until = add(now, config.queue.script_error_retry);
     inner.counts.undecided.add(undecided.len() as u64);
     let mut news = Vec::new();
     for (subject, problem) in &undecided {
@@ -105,13 +106,15 @@ async fn tell_of_delay(
     undecided: &[Undecided],
     now: Timestamp,
 ) -> Vec<u32> {
-    let is_late = |after| now >= add(message.received, after);
-    if !config.queue.delay_report_after.is_some_and(is_late) {
-        return Vec::new();
-    }
     let wanted = |subject: &Subject| {
-        let recipient = &message.envelope.recipients[subject.recipient as usize];
-        !subject.delay_reported && bounce::wanted(&message.envelope.sender, recipient, Fate::Unrouted)
+        let party = settle::Party {
+            sender: &message.envelope.sender,
+            recipient: &message.envelope.recipients[subject.recipient as usize],
+            received: message.received,
+            delay_reported: subject.delay_reported,
+            level: Level::Default,
+        };
+        settle::tells_of_delay(party, &config.queue, now)
     };
     let late = undecided.iter().map(|(subject, _)| subject).filter(|subject| wanted(subject));
     let told: Vec<Told> = late.map(|subject| told(subject, Fate::Unrouted)).collect();
@@ -148,7 +151,7 @@ async fn give_up(
             next: Next::Done,
             delay_reported: false,
         };
-        inner.finished.record(finished::finished(id, message, &done, &subject.history, now));
+        inner.finished.record(finished::finished(inner, id, message, &done, &subject.history, now));
         settlements.push(done);
     }
     inner.parts.spool.settle_later(id, settlements);

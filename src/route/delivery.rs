@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString, Position};
 
 use super::facts::Facts;
-use super::problem::{nearest, one_line};
+use super::problem::{MESSAGE_BYTES_MAX, nearest, one_line};
 use super::value_type::TextOf::{Account, Address, Transport, Word};
 use super::value_type::ValueType::{self, List, Optional, Text};
 use super::value_type::{DOMAIN, NUMBER, TEXT, TRUTH};
@@ -66,6 +66,8 @@ pub(super) struct Call {
     pub(super) facts: Arc<Facts>,
     pub(super) log: Mutex<Log>,
     pub(super) steps: Mutex<Option<Steps>>,
+    /// The words of the last answer that nobody knows.
+    not_known: Mutex<Option<String>>,
     string_bytes_max: usize,
 }
 
@@ -94,7 +96,19 @@ pub(super) struct Steps {
 impl Call {
     pub(super) fn new(facts: Arc<Facts>, log_lines_max: usize, string_bytes_max: usize) -> Arc<Self> {
         let log = Log { lines_max: log_lines_max, ..Log::default() };
-        Arc::new(Self { facts, log: Mutex::new(log), steps: Mutex::new(None), string_bytes_max })
+        let (steps, not_known) = (Mutex::new(None), Mutex::new(None));
+        Arc::new(Self { facts, log: Mutex::new(log), steps, not_known, string_bytes_max })
+    }
+
+    /// Whether an evaluation failed in these words because it asked for what nobody knows.
+    pub(super) fn was_not_known(&self, message: &str) -> bool {
+        self.not_known.lock().as_deref() == Some(message)
+    }
+
+    fn not_known(&self, what: &str) -> Given {
+        let what = one_line(what, MESSAGE_BYTES_MAX);
+        *self.not_known.lock() = Some(what.clone());
+        Err(what.into())
     }
 
     pub(super) fn take_log(&self) -> Vec<String> {
@@ -222,7 +236,7 @@ const DELIVERY: &[Property<Delivery>] = &[
         Optional(&TEXT),
         "Message-Id without angle brackets, or ()",
         "delivery.message_id != ()",
-        |d| optional(d.0.facts.message_id.as_deref())
+        |d| optional(d.0.facts.message_id().as_deref())
     ),
     property!("is_dsn", TRUTH, "whether it is a delivery report of this server", "delivery.is_dsn", |d| d
         .0
@@ -275,7 +289,10 @@ fn mx(delivery: &mut Delivery) -> Given {
                 hosts.iter().map(|host| Dynamic::from(ImmutableString::from(host.as_str()))).collect();
             Ok(hosts.into())
         }
-        None => Err(format!("delivery.mx is not known: no MX answer for {}", facts.recipient.domain).into()),
+        None => {
+            let domain = &facts.recipient.domain;
+            delivery.0.not_known(&format!("delivery.mx is not known: no MX answer for {domain}"))
+        }
     }
 }
 
@@ -428,10 +445,15 @@ pub(super) fn unknown_property(type_name: &str, name: &str) -> (String, Option<S
 }
 
 /// The sender of a message chooses its header: what is too long for a script is cut, so that it is no error.
-fn header(delivery: &mut Delivery, name: &str) -> Dynamic {
-    let Some(mut value) = delivery.0.facts.header_field(name) else { return Dynamic::UNIT };
-    value.truncate(value.floor_char_boundary(delivery.0.string_bytes_max));
-    value.into()
+fn header(delivery: &mut Delivery, name: &str) -> Given {
+    let call = &delivery.0;
+    if !call.facts.knows_header_field(name) {
+        let what = format!("delivery.header({name:?}) is not known: the history did not keep this field");
+        return call.not_known(&what);
+    }
+    let Some(mut value) = call.facts.header_field(name) else { return Ok(Dynamic::UNIT) };
+    value.truncate(value.floor_char_boundary(call.string_bytes_max));
+    Ok(value.into())
 }
 
 fn register_time_operators(engine: &mut Engine) {

@@ -1,5 +1,6 @@
 //! What a script may know about a delivery: values alone, nothing that could be asked twice and answer differently.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ pub struct Facts {
     pub age: Duration,
     /// Time until it is given up.
     pub expires_in: Duration,
-    /// Message-Id, without angle brackets.
+    /// Message-Id, without angle brackets; `None` for what the header says.
     pub message_id: Option<String>,
     /// Whether it is a report (RFC 3464) of ours.
     pub is_dsn: bool,
@@ -42,6 +43,9 @@ pub struct Facts {
     pub mx: Option<Vec<String>>,
     /// The header, raw; what follows the first empty line is not looked at.
     pub header: Bytes,
+    /// Of a message that is gone, in place of the header: the fields that were kept, by their names in lower case, with
+    /// `None` where the message had no such field. A script that asks for another one fails.
+    pub kept_header: Option<Arc<BTreeMap<String, Option<String>>>>,
     /// Previous attempts, oldest first.
     pub history: Arc<[Attempt]>,
     /// The time of the decision.
@@ -67,14 +71,31 @@ impl Facts {
             require_tls: false,
             mx: None,
             header: Bytes::new(),
+            kept_header: None,
             history: Arc::new([]),
             now,
         }
     }
 
+    /// Whether [`Self::header_field`] can tell.
+    pub fn knows_header_field(&self, name: &str) -> bool {
+        self.kept_header.as_ref().is_none_or(|kept| kept.contains_key(&name.to_ascii_lowercase()))
+    }
+
+    /// The Message-Id, without angle brackets.
+    pub fn message_id(&self) -> Option<String> {
+        self.message_id.clone().or_else(|| {
+            let field = self.header_field("message-id")?;
+            Some(field.trim_matches(['<', '>']).to_owned())
+        })
+    }
+
     /// The first field of this name (any case), unfolded (RFC 5322 §2.2.3), without white space around it; octets
     /// that are no UTF-8 become U+FFFD. Encoded words (RFC 2047) are left as they are.
     pub fn header_field(&self, name: &str) -> Option<String> {
+        if let Some(kept) = &self.kept_header {
+            return kept.get(&name.to_ascii_lowercase()).cloned().flatten();
+        }
         let mut lines = self.header.split_inclusive(|b| *b == b'\n').map(trim_line_end).peekable();
         while let Some(line) = lines.next() {
             if line.is_empty() {

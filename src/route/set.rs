@@ -5,7 +5,7 @@
 //! its value, it must have been that one. Otherwise the script runs a second time under a debugger: it is pure, so
 //! it goes the same way again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
@@ -69,6 +69,7 @@ pub struct ScriptSet {
     modules: Modules,
     texts: BTreeMap<Arc<str>, String>,
     tests: Vec<TestSource>,
+    header_fields: BTreeSet<String>,
     limits: ScriptLimits,
     deadline: Arc<Deadline>,
     engine: Arc<Engine>,
@@ -156,6 +157,10 @@ impl ScriptSet {
             let scripts = accounts.values().chain(domains.values()).chain(&global);
             lint(&engine, &units(&sources, scripts, &modules), around)
         });
+        let of_scripts =
+            accounts.values().chain(domains.values()).chain(&global).map(|s: &Script| &s.outline);
+        let outlines = of_scripts.chain(modules.parsed.values().map(|(_, outline)| outline));
+        let header_fields = outlines.flat_map(|outline| outline.header_fields.iter().cloned()).collect();
         // From here on only what was built of them is needed.
         modules.parsed.clear();
         let bad = !problems.is_empty();
@@ -170,6 +175,7 @@ impl ScriptSet {
             ids: sources.ids().cloned().collect(),
             texts: sources.all().map(|source| (source.id.file.clone(), source.text.clone())).collect(),
             tests: sources.tests,
+            header_fields,
             accounts,
             domains,
             global,
@@ -227,6 +233,11 @@ impl ScriptSet {
     /// Whether a script that would be asked about this delivery may read `delivery.mx`.
     pub fn wants_mx(&self, facts: &Facts) -> bool {
         LEVELS.iter().any(|level| self.script(*level, facts).is_ok_and(|s| s.is_some_and(|s| s.wants_mx)))
+    }
+
+    /// Names in lower case of the header fields that its scripts ask for, as far as they stand there as literals.
+    pub fn header_fields(&self) -> &BTreeSet<String> {
+        &self.header_fields
     }
 
     /// Asks the levels in order, as the queue does it. Never fails: a failure is in the trace.
@@ -414,7 +425,11 @@ impl ScriptSet {
     /// Rhai forgets the place of a broken limit; the last place of the same run under the debugger is that place.
     fn failed(&self, script: &Script, call: &Arc<Call>, error: &EvalAltResult) -> ScriptError {
         let mut error = script_error(error, &script.id.file, &self.limits);
-        let forgotten = error.line.is_none() || !matches!(error.kind, ErrorKind::Script);
+        if call.was_not_known(&error.message) {
+            error.kind = ErrorKind::NotKnown;
+        }
+        let forgotten =
+            error.line.is_none() || !matches!(error.kind, ErrorKind::Script | ErrorKind::NotKnown);
         if forgotten && let Some((file, position)) = self.watched(script, call).and_then(|steps| steps.last) {
             (error.line, error.column) = line_and_column(position);
             error.file = file.unwrap_or_else(|| script.id.file.clone());

@@ -20,6 +20,8 @@ pub(super) struct Outline {
     aliases: BTreeMap<String, BTreeSet<String>>,
     /// Whether any code in it reads a property `mx`.
     pub(super) reads_mx: bool,
+    /// Names in lower case of the header fields that code in it asks for by a literal.
+    pub(super) header_fields: BTreeSet<String>,
     /// Whether there are top-level statements (imports and constants) that a call must run first.
     pub(super) has_top_level: bool,
 }
@@ -50,6 +52,7 @@ impl Outline {
 pub(super) fn outline(file: &str, ast: &AST, problems: &mut Vec<ScriptProblem>) -> Outline {
     let mut found = Outline { has_top_level: !ast.statements().is_empty(), ..Outline::default() };
     ast.walk(&mut |path: &[ASTNode<'_>]| {
+        found.header_fields.extend(path.last().and_then(header_field));
         match path.last() {
             Some(ASTNode::Stmt(Stmt::Import(import, position))) => match &import.0 {
                 Expr::StringConstant(path, position) => {
@@ -92,6 +95,19 @@ pub(super) fn outline(file: &str, ast: &AST, problems: &mut Vec<ScriptProblem>) 
         }
     }
     found
+}
+
+/// The name in `delivery.header("name")`, or in `header(delivery, "name")`.
+fn header_field(node: &ASTNode<'_>) -> Option<String> {
+    let (ASTNode::Expr(Expr::MethodCall(call, _) | Expr::FnCall(call, _))
+    | ASTNode::Stmt(Stmt::FnCall(call, _))) = node
+    else {
+        return None;
+    };
+    match call.args.last() {
+        Some(Expr::StringConstant(name, _)) if call.name == "header" => Some(name.to_ascii_lowercase()),
+        _ => None,
+    }
 }
 
 fn start(statement: &Stmt) -> Position {

@@ -1,5 +1,6 @@
 //! From a script set to a verdict: each test writes a directory, loads it, asks it, and reads the trace.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -242,7 +243,7 @@ fn a_trace_survives_being_written_down() {
 
 #[test]
 fn every_kind_of_failure_is_told_apart_and_has_its_place() {
-    use ErrorKind::{CallDepth, Operations, ReturnType, Script, Size, UnknownTransport};
+    use ErrorKind::{CallDepth, NotKnown, Operations, ReturnType, Script, Size, UnknownTransport};
     for (body, kind, line, message) in [
         (
             "\nif delivery.atempt > 1 { }",
@@ -258,7 +259,7 @@ fn every_kind_of_failure_is_told_apart_and_has_its_place() {
         ("in_domain(1, \"b\")", Script, 2, "Function not found: in_domain"),
         ("in_domain(\"a\", \"b c\")", Script, 2, "\"b c\" is not a domain"),
         ("share(\"a\", 101)", Script, 2, "0 to 100"),
-        ("delivery.mx", Script, 2, "no MX answer for far.example"),
+        ("delivery.mx", NotKnown, 2, "no MX answer for far.example"),
         ("throw \"because\";", Script, 2, "because"),
         ("1 / 0", Script, 2, ""),
         ("[1][5]", Script, 2, ""),
@@ -422,7 +423,9 @@ fn mx_is_wanted_only_for_scripts_that_read_it() {
         assert_eq!(load(&files).unwrap().wants_mx(&facts()), wanted, "{files:?}");
     }
     let known = Facts { mx: Some(vec!["mx.example".into()]), ..facts() };
-    assert_eq!(transport(&ask(&load(&[("global.rhai", reads)]).unwrap(), known)), "g");
+    let set = load(&[("global.rhai", reads)]).unwrap();
+    assert_eq!(transport(&ask(&set, known)), "g");
+    assert_eq!(ask(&set, facts()).verdict().unwrap_err().kind(), ErrorKind::NotKnown);
 }
 
 fn previous_attempt() -> Attempt {
@@ -534,6 +537,24 @@ fn a_header_that_is_too_long_for_scripts_is_cut() {
     header.extend_from_slice("é".repeat(70_000).as_bytes());
     let facts = Facts { header: header.into(), ..facts() };
     assert_eq!(transport(&global("if delivery.header(\"x\").bytes == 65536 { \"g\" }", facts)), "g");
+}
+
+#[test]
+fn of_a_message_that_is_gone_some_header_fields_are_known_and_the_others_are_an_error() {
+    let script = "import \"lib/news\" as news;\nfn route(d) { if d.header(\"List-Id\") == () && !news::bulk(d) { \"g\" } }";
+    let module = "fn bulk(d) { d.header(\"Precedence\") == \"bulk\" || header(d, \"X-A\") == \"1\" }";
+    let set = load(&[("global.rhai", script), ("lib/news.rhai", module)]).unwrap();
+    let asked: Vec<&str> = set.header_fields().iter().map(String::as_str).collect();
+    assert_eq!(asked, ["list-id", "precedence", "x-a"], "what the history is to keep");
+
+    let kept = [("list-id", None), ("precedence", Some("normal")), ("message-id", Some("<7@far.example>"))];
+    let kept: BTreeMap<_, _> = kept.map(|(name, value)| (name.to_owned(), value.map(str::to_owned))).into();
+    let facts = Facts { kept_header: Some(Arc::new(kept)), ..facts() };
+    let error = ask(&set, facts.clone()).verdict().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotKnown);
+    assert_eq!((&*error.error.file, error.error.line), ("lib/news.rhai", Some(1)), "{error}");
+    assert!(error.error.message.contains("delivery.header(\"X-A\") is not known"), "{error}");
+    assert_eq!(transport(&global("if delivery.message_id == \"7@far.example\" { \"g\" }", facts)), "g");
 }
 
 #[test]

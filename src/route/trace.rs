@@ -120,6 +120,9 @@ pub enum ErrorKind {
     ReturnType,
     /// It returned a name that no transport has.
     UnknownTransport,
+    /// It asked for what nobody knows: MX hosts without an answer from DNS, or a header field that the history did not
+    /// keep.
+    NotKnown,
 }
 
 impl ErrorKind {
@@ -144,6 +147,7 @@ impl ErrorKind {
             Self::Time => "time",
             Self::ReturnType => "return-type",
             Self::UnknownTransport => "unknown-transport",
+            Self::NotKnown => "not-known",
         }
     }
 }
@@ -220,7 +224,8 @@ impl Trace {
 
     fn decision(&self, level: Level, transport: TransportName, script: Option<ScriptPlace>) -> Decision {
         let log = self.steps.iter().flat_map(|step| step.log.iter().cloned()).collect();
-        Decision { level, transport, script, set: Some(self.set.clone()), log, micros: self.micros }
+        let set = Some(self.set.clone());
+        Decision { level, transport, script, set, log, mx: None, micros: self.micros }
     }
 }
 

@@ -1,5 +1,8 @@
 //! The history: recipients that are done, what became of them, by which attempts.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
@@ -74,6 +77,30 @@ pub struct FinishedRecipient {
     pub state: FinalState,
     /// All attempts, oldest first.
     pub attempts: Vec<Attempt>,
+    /// What else scripts may have known; `None` in the history of an older program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<KeptFacts>,
+}
+
+/// Header fields by their names in lower case; `None` where the message had no such field.
+pub type KeptHeader = BTreeMap<String, Option<String>>;
+
+/// What routing scripts may have known of a message that is gone, beside its envelope: so that other scripts can be
+/// asked what they would have done.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeptFacts {
+    /// It was a report of ours.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_dsn: bool,
+    /// SMTPUTF8 was given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub smtputf8: bool,
+    /// REQUIRETLS was given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub require_tls: bool,
+    /// A few header fields; the header as a whole is nobody's business any more.
+    pub header: Arc<KeptHeader>,
 }
 
 /// Which recipients to show; all that is given must hold.
@@ -116,12 +143,13 @@ pub struct HistoryPage {
 pub(super) fn record(tx: &mut Tx<'_>, finished: &[FinishedRecipient]) -> Result<()> {
     let mut statement = tx.connection.prepare_cached(
         "INSERT OR IGNORE INTO history
-             (queue_id, recipient, received, finished, account, sender, address, size, state, attempts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+             (queue_id, recipient, received, finished, account, sender, address, size, state, attempts, facts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
+    let invalid = |error| StoreError::invalid(format!("attempts cannot be written: {error}"));
     for one in finished {
-        let attempts = serde_json::to_string(&one.attempts)
-            .map_err(|error| StoreError::invalid(format!("attempts cannot be written: {error}")))?;
+        let attempts = serde_json::to_string(&one.attempts).map_err(invalid)?;
+        let facts = one.kept.as_ref().map(serde_json::to_string).transpose().map_err(invalid)?;
         statement.execute(params![
             one.id.0 as i64,
             one.index,
@@ -132,7 +160,8 @@ pub(super) fn record(tx: &mut Tx<'_>, finished: &[FinishedRecipient]) -> Result<
             one.recipient.to_string(),
             one.size as i64,
             one.state.as_str(),
-            attempts
+            attempts,
+            facts
         ])?;
     }
     Ok(())
@@ -149,7 +178,8 @@ pub(super) fn page(
     let (conditions, mut values) = conditions(filter, after);
     values.push(Value::Integer(limit as i64 + 1));
     let sql = format!(
-        "SELECT id, queue_id, recipient, received, finished, account, sender, address, size, state, attempts
+        "SELECT id, queue_id, recipient, received, finished, account, sender, address, size, state, attempts,
+             facts
          FROM history {conditions} ORDER BY finished DESC, id DESC LIMIT ?"
     );
     let mut statement = connection.prepare_cached(&sql)?;
@@ -197,6 +227,7 @@ fn read(row: &Row<'_>) -> Result<FinishedRecipient> {
     let corrupt = || StoreError::corrupt("a finished recipient");
     let account: Option<String> = row.get(5)?;
     let state: String = row.get(9)?;
+    let facts: Option<String> = row.get(11)?;
     Ok(FinishedRecipient {
         id: QueueId(row.get::<_, i64>(1)? as u64),
         index: row.get(2)?,
@@ -208,6 +239,7 @@ fn read(row: &Row<'_>) -> Result<FinishedRecipient> {
         size: row.get::<_, i64>(8)? as u64,
         state: FinalState::ALL.into_iter().find(|known| known.as_str() == state).ok_or_else(corrupt)?,
         attempts: serde_json::from_str(&row.get::<_, String>(10)?).map_err(|_| corrupt())?,
+        kept: facts.map(|facts| serde_json::from_str(&facts)).transpose().map_err(|_| corrupt())?,
     })
 }
 

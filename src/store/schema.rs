@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use super::StoreError;
 
 /// Step n brings a database from version n to n + 1; their number is the version this program reads and writes.
-const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3];
+const MIGRATIONS: &[&str] = &[VERSION_1, VERSION_2, VERSION_3, VERSION_4];
 
 /// Log size at which SQLite copies it back into the database, pages of 4 KiB: copying more at a time writes a page
 /// that changed often once instead of many times.
@@ -198,6 +198,11 @@ const VERSION_3: &str = "
         PRIMARY KEY (account, address)
     ) WITHOUT ROWID;
     CREATE INDEX suppression_expires ON suppression (expires) WHERE expires IS NOT NULL;
+";
+
+const VERSION_4: &str = "
+    -- What else routing scripts may have known of the message (JSON); NULL in what is older.
+    ALTER TABLE history ADD COLUMN facts TEXT;
 ";
 
 /// Opens the database for writing, makes it or brings it up to date.

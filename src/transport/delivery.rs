@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::classify::{Seen, at_smarthost, sum_up, with_peer};
+use super::classify::{Seen, sum_up, with_peer};
 use super::fit::{Parameters, fit, mail, rcpt};
 use super::open::Opener;
 use super::plan::Plan;
@@ -13,7 +13,7 @@ use super::pool::transactions_max;
 use super::session::Session;
 use super::transaction::{Answer, Transaction};
 use super::{DestinationKey, Inner, Job};
-use crate::config::{Transport, TransportKind};
+use crate::config::Transport;
 use crate::envelope::Recipient;
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::smtp::dot_stuff::{Stuffed, stuff};
@@ -104,7 +104,7 @@ impl<'a> Delivery<'a> {
         let Some(first) = self.job.recipients.first().filter(|_| self.anybody_left()) else { return Ok(()) };
         let domain = &first.address.domain;
         let plan = Plan::make(resolver, self.transport, domain, &self.job.previous).await;
-        let mut plan = plan.map_err(|outcome| self.as_seen_from_here(outcome))?;
+        let mut plan = plan.map_err(|outcome| super::as_seen_over(Some(self.transport), outcome))?;
         while let Some(next) = plan.next(resolver).await {
             let outcome = match next {
                 Err(no_address) => no_address,
@@ -121,22 +121,13 @@ impl<'a> Delivery<'a> {
             if !self.anybody_left() {
                 return Ok(());
             }
-            failed.push(self.as_seen_from_here(outcome));
+            failed.push(super::as_seen_over(Some(self.transport), outcome));
         }
         Err(sum_up(failed).unwrap_or_else(no_progress))
     }
 
     fn opener(&self) -> Opener<'a> {
         Opener::of(self.engine, self.transport, self.job.message.envelope.require_tls)
-    }
-
-    fn as_seen_from_here(&self, outcome: Outcome) -> Outcome {
-        match self.transport.kind {
-            TransportKind::Direct { .. } | TransportKind::Socks { .. } | TransportKind::Fail { .. } => {
-                outcome
-            }
-            TransportKind::Smarthost(_) => at_smarthost(outcome),
-        }
     }
 
     fn log_failed(&self, outcome: &Outcome) {
@@ -223,7 +214,7 @@ impl<'a> Delivery<'a> {
     fn settle(&mut self, batch: &[usize], answers: Vec<Answer>) {
         for (at, answer) in batch.iter().zip(answers) {
             if let Answer::Final(outcome) = answer {
-                self.outcomes[*at] = Some(self.as_seen_from_here(outcome));
+                self.outcomes[*at] = Some(super::as_seen_over(Some(self.transport), outcome));
             }
         }
     }

@@ -33,7 +33,8 @@ use crate::config::{Smarthost, Transport, TransportKind};
 use crate::dns::Resolver;
 use crate::envelope::Recipient;
 use crate::names::QueueId;
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Stage};
+use crate::smtp::Reply;
 use crate::spool::NewMessage;
 use crate::tls::ClientTls;
 
@@ -75,6 +76,21 @@ pub struct DestinationKey(String);
 impl fmt::Display for DestinationKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(&self.0)
+    }
+}
+
+/// What a reply at some stage of a session would mean for the message, over this transport (`direct` if none is
+/// given), when nothing else were tried.
+pub fn meaning(transport: Option<&Transport>, stage: Stage, reply: &Reply) -> Outcome {
+    as_seen_over(transport, classify::outcome_of_reply(stage, reply, &classify::Seen::default()))
+}
+
+/// How an outcome counts over this transport: not all that a smarthost says is about the message.
+pub fn as_seen_over(transport: Option<&Transport>, outcome: Outcome) -> Outcome {
+    match transport.map(|transport| &transport.kind) {
+        Some(TransportKind::Smarthost(_)) => classify::at_smarthost(outcome),
+        Some(TransportKind::Direct { .. } | TransportKind::Socks { .. } | TransportKind::Fail { .. })
+        | None => outcome,
     }
 }
 

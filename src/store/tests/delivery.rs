@@ -95,6 +95,7 @@ fn finished(id: u64, recipient: &str, seconds: i64) -> FinishedRecipient {
         finished: at(seconds),
         state: FinalState::Failed,
         attempts: vec![attempt],
+        kept: None,
     }
 }
 

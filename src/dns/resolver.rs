@@ -13,6 +13,7 @@ use hickory_resolver::config::{
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Answer, NetError};
+use hickory_resolver::proto::dnssec::TrustAnchors;
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 
@@ -24,6 +25,8 @@ use crate::config;
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 /// Tries within one timeout: the first, and as many again as a lost datagram deserves.
 const TRIES: u32 = 3;
+/// A validated answer may take so many timeouts: it needs the keys of every zone above it.
+const VALIDATION_TIMEOUTS: u32 = 4;
 /// Answers kept, of all names together.
 const CACHED_ANSWERS_MAX: u64 = 32 * 1024;
 /// Longest that "there is nothing" is believed, whatever the zone says.
@@ -42,17 +45,27 @@ struct Inner {
     /// Made at the first question: a machine without a usable resolver configuration can still serve fixed names,
     /// and one that gets its configuration late is served from then on.
     upstream: ArcSwapOption<TokioResolver>,
+    /// The same with DNSSEC, for the few questions that need it.
+    validating: ArcSwapOption<TokioResolver>,
+    trusted: Arc<TrustAnchors>,
 }
 
 impl Resolver {
     /// A resolver for the configuration; nothing is asked yet.
     pub fn new(dns: &config::Dns) -> Self {
+        Self::with_trust_anchors(dns, Arc::default())
+    }
+
+    /// A resolver that trusts other keys than those of the root zone.
+    pub fn with_trust_anchors(dns: &config::Dns, trusted: Arc<TrustAnchors>) -> Self {
         let timeout = if dns.timeout.is_zero() { TIMEOUT_DEFAULT } else { dns.timeout };
         Self(Arc::new(Inner {
             fixed: dns.fixed.clone(),
             resolvers: dns.resolvers.clone(),
             timeout,
             upstream: ArcSwapOption::empty(),
+            validating: ArcSwapOption::empty(),
+            trusted,
         }))
     }
 
@@ -69,6 +82,24 @@ impl Resolver {
             Found::NoSuchName => Err(Nothing::NoSuchDomain(domain.clone()).into()),
             Found::NoRecords => Ok(MxAnswer::Implicit(domain.clone())),
         }
+    }
+
+    /// As [`Resolver::mx`], and whether DNSSEC vouches for what the records say (RFC 4035 §4.3: secure). The
+    /// configuration vouches for its own names.
+    pub async fn mx_vouched(&self, domain: &Domain) -> Result<(MxAnswer, bool), DnsError> {
+        if domain.ip().is_none() && !self.0.fixed.contains_key(domain) {
+            let validating = self.0.validating()?;
+            let limit = self.0.timeout * VALIDATION_TIMEOUTS;
+            match self.ask(&validating, absolute(domain)?, RecordType::MX, limit).await {
+                Ok(Found::Records(lookup)) if lookup.answers().iter().all(|r| r.proof.is_secure()) => {
+                    return Ok((mx_of_records(domain, &lookup)?, true));
+                }
+                Err(timeout @ Trouble::Timeout { .. }) => return Err(timeout.into()),
+                // Nobody vouches for it; what is there all the same?
+                _ => return Ok((self.mx(domain).await?, false)),
+            }
+        }
+        Ok((self.mx(domain).await?, true))
     }
 
     /// The names of a domain's MX hosts, for scripts; none where the domain surely has none (a transport will say so to
@@ -106,19 +137,25 @@ impl Resolver {
     }
 
     async fn lookup(&self, domain: &Domain, kind: RecordType) -> Result<Found, Trouble> {
-        let failed = |why: String| Trouble::Failed { name: domain.to_string(), why };
-        let mut name = Name::from_ascii(domain.as_str()).map_err(|e| failed(e.to_string()))?;
-        // Fully qualified: the search list of /etc/resolv.conf is for people at a keyboard.
-        name.set_fqdn(true);
-        self.lookup_name(name, kind).await
+        self.lookup_name(absolute(domain)?, kind).await
     }
 
     pub(super) async fn lookup_name(&self, name: Name, kind: RecordType) -> Result<Found, Trouble> {
+        let upstream = self.0.upstream()?;
+        self.ask(&upstream, name, kind, self.0.timeout).await
+    }
+
+    async fn ask(
+        &self,
+        upstream: &TokioResolver,
+        name: Name,
+        kind: RecordType,
+        limit: Duration,
+    ) -> Result<Found, Trouble> {
         let shown = || name.to_string().trim_end_matches('.').to_owned();
         let failed = |why: String| Trouble::Failed { name: shown(), why };
-        let upstream = self.0.upstream()?;
-        let timeout = || Trouble::Timeout { name: shown(), after: self.0.timeout };
-        let answer = tokio::time::timeout(self.0.timeout, upstream.lookup(name.clone(), kind));
+        let timeout = || Trouble::Timeout { name: shown(), after: limit };
+        let answer = tokio::time::timeout(limit, upstream.lookup(name.clone(), kind));
         match answer.await.map_err(|_| timeout())? {
             Ok(lookup) => Ok(Found::Records(lookup)),
             Err(NetError::Dns(Answer::NoRecordsFound(none))) => match none.response_code {
@@ -161,11 +198,30 @@ impl Inner {
         if let Some(upstream) = self.upstream.load_full() {
             return Ok(upstream);
         }
-        let built =
-            Arc::new(build(&self.resolvers, self.timeout).map_err(|e| Trouble::NoResolver(e.to_string()))?);
+        let built = build(&self.resolvers, self.timeout, None);
+        let built = Arc::new(built.map_err(|e| Trouble::NoResolver(e.to_string()))?);
         self.upstream.store(Some(built.clone()));
         Ok(built)
     }
+
+    fn validating(&self) -> Result<Arc<TokioResolver>, Trouble> {
+        if let Some(validating) = self.validating.load_full() {
+            return Ok(validating);
+        }
+        let built = build(&self.resolvers, self.timeout, Some(self.trusted.clone()));
+        let built = Arc::new(built.map_err(|e| Trouble::NoResolver(e.to_string()))?);
+        self.validating.store(Some(built.clone()));
+        Ok(built)
+    }
+}
+
+/// Fully qualified: the search list of /etc/resolv.conf is for people at a keyboard.
+fn absolute(domain: &Domain) -> Result<Name, Trouble> {
+    let name = Name::from_ascii(domain.as_str());
+    let failed = |why: String| Trouble::Failed { name: domain.to_string(), why };
+    let mut name = name.map_err(|error| failed(error.to_string()))?;
+    name.set_fqdn(true);
+    Ok(name)
 }
 
 /// What an answer held.
@@ -175,7 +231,12 @@ pub(super) enum Found {
     NoSuchName,
 }
 
-fn build(resolvers: &[SocketAddr], timeout: Duration) -> Result<TokioResolver, NetError> {
+/// With trust anchors, answers are validated.
+fn build(
+    resolvers: &[SocketAddr],
+    timeout: Duration,
+    trusted: Option<Arc<TrustAnchors>>,
+) -> Result<TokioResolver, NetError> {
     let provider = TokioRuntimeProvider::default();
     let mut builder = if resolvers.is_empty() {
         TokioResolver::builder(provider)?
@@ -195,6 +256,9 @@ fn build(resolvers: &[SocketAddr], timeout: Duration) -> Result<TokioResolver, N
         builder
     };
     limit(builder.options_mut(), timeout);
+    if let Some(trusted) = trusted {
+        builder = builder.with_trust_anchor(trusted);
+    }
     builder.build()
 }
 

@@ -50,7 +50,7 @@ impl DnsServer {
 }
 
 /// A port that is free for UDP and for TCP: another test may hold one of the two.
-async fn free_port() -> (tokio::net::UdpSocket, tokio::net::TcpListener, SocketAddr) {
+pub(crate) async fn free_port() -> (tokio::net::UdpSocket, tokio::net::TcpListener, SocketAddr) {
     for _ in 0..100 {
         let udp = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = udp.local_addr().unwrap();

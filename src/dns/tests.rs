@@ -1,9 +1,19 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
+use hickory_resolver::proto::dnssec::rdata::DNSKEY;
+use hickory_resolver::proto::dnssec::{DnssecSigner, SigningKey, TrustAnchors};
+use hickory_resolver::proto::rr::{Name, RData, Record, rdata};
+use hickory_server::Server;
+use hickory_server::dnssec::NxProofKind;
+use hickory_server::store::in_memory::InMemoryZoneHandler;
+use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use proptest::prelude::*;
 
-use super::testing::DnsServer;
+use super::testing::{DnsServer, free_port};
 use super::*;
 use crate::config;
 
@@ -157,4 +167,64 @@ proptest! {
         prop_assert!(ordered.is_sorted_by_key(|host| host.preference));
         prop_assert_eq!(ordered.len(), preferences.len().min(MX_HOSTS_MAX));
     }
+}
+
+/// A server for a root zone signed with a key of its own, and who trusts that key.
+async fn signed_root(records: &[(&str, RData)]) -> (Server<Catalog>, config::Dns, Arc<TrustAnchors>) {
+    let (root, ttl) = (Name::root(), 300);
+    let key = Ed25519SigningKey::from_pkcs8(&Ed25519SigningKey::generate_pkcs8().unwrap()).unwrap();
+    let public = key.to_public_key().unwrap();
+    let mut trusted = TrustAnchors::empty();
+    trusted.insert(&public);
+    let proofs = Some(NxProofKind::Nsec);
+    let mut zone = InMemoryZoneHandler::<TokioRuntimeProvider>::empty(
+        root.clone(),
+        ZoneType::Primary,
+        AxfrPolicy::Deny,
+        proofs,
+    );
+    let soa = RData::SOA(rdata::SOA::new(root.clone(), root.clone(), 1, 3600, 600, 86400, ttl));
+    zone.upsert_mut(Record::from_rdata(root.clone(), ttl, soa), 1);
+    for (name, data) in records {
+        zone.upsert_mut(Record::from_rdata(Name::from_ascii(name).unwrap(), ttl, data.clone()), 1);
+    }
+    let signer =
+        DnssecSigner::new(DNSKEY::from_key(&public), Box::new(key), root.clone(), Duration::from_hours(1));
+    zone.add_zone_signing_key_mut(signer).unwrap();
+    zone.secure_zone_mut().unwrap();
+    let mut catalog = Catalog::new();
+    catalog.upsert(root.into(), vec![Arc::new(zone)]);
+    let mut server = Server::new(catalog);
+    let (udp, tcp, address) = free_port().await;
+    server.register_socket(udp);
+    server.register_listener(tcp, Duration::from_secs(5), 16);
+    let timeout = Duration::from_secs(2);
+    (server, config::Dns { resolvers: vec![address], timeout, ..config::Dns::default() }, Arc::new(trusted))
+}
+
+#[tokio::test]
+async fn dnssec_vouches_for_mx_records_that_a_trusted_key_has_signed() {
+    let mx = RData::MX(rdata::MX::new(10, Name::from_ascii("mx.signed.test.").unwrap()));
+    let address = RData::A(rdata::A::new(192, 0, 2, 1));
+    let (_server, dns, trusted) = signed_root(&[("signed.test.", mx), ("plain.test.", address)]).await;
+    let vouched = async |resolver: &Resolver, name: &str| {
+        let (answer, vouched) = resolver.mx_vouched(&domain(name)).await.unwrap();
+        (answer.host_names(), vouched)
+    };
+    let trusting = Resolver::with_trust_anchors(&dns, trusted);
+    assert_eq!(vouched(&trusting, "signed.test").await, (vec!["mx.signed.test".to_owned()], true));
+    assert_eq!(vouched(&trusting, "plain.test").await, (vec!["plain.test".to_owned()], false));
+    assert!(matches!(trusting.mx_vouched(&domain("gone.test")).await, Err(DnsError::Permanent(_))));
+    // Signed, but by somebody whom nobody knows; and not signed at all.
+    let wary = Resolver::new(&dns);
+    assert_eq!(vouched(&wary, "signed.test").await, (vec!["mx.signed.test".to_owned()], false));
+    let unsigned = DnsServer::start(WORLD).await;
+    let resolver = Resolver::new(&unsigned.config());
+    assert_eq!(vouched(&resolver, "alias.test").await, (vec!["a.several.test".to_owned()], false));
+    // The configuration vouches for what it says itself; an address needs no look-up.
+    let mut dns = unsigned.config();
+    let fixed = config::FixedName { mx: vec![(10, domain("mx.test"))], ..config::FixedName::default() };
+    dns.fixed.insert(domain("fixed.test"), fixed);
+    assert_eq!(vouched(&Resolver::new(&dns), "fixed.test").await, (vec!["mx.test".to_owned()], true));
+    assert!(vouched(&resolver, "[192.0.2.1]").await.1);
 }

@@ -32,6 +32,8 @@ pub struct Extensions {
     pub mail_max: Option<usize>,
     /// LIMITS: recipients in one transaction.
     pub recipients_max: Option<usize>,
+    /// LIMITS: different domains of the recipients in one transaction.
+    pub recipient_domains_max: Option<usize>,
 }
 
 impl Extensions {
@@ -79,6 +81,7 @@ impl Extensions {
             match name.to_ascii_uppercase().as_str() {
                 "MAILMAX" => self.mail_max = value,
                 "RCPTMAX" => self.recipients_max = value,
+                "RCPTDOMAINMAX" => self.recipient_domains_max = value,
                 _ => {}
             }
         }
@@ -117,10 +120,15 @@ mod tests {
                 },
             ),
             (
-                "x\nLIMITS RCPTMAX=20 mailmax=5 RCPTDOMAINMAX=1",
-                Extensions { recipients_max: Some(20), mail_max: Some(5), ..nothing() },
+                "x\nLIMITS RCPTMAX=20 mailmax=5 RCPTDOMAINMAX=1 OTHERMAX=7",
+                Extensions {
+                    recipients_max: Some(20),
+                    mail_max: Some(5),
+                    recipient_domains_max: Some(1),
+                    ..nothing()
+                },
             ),
-            ("x\nLIMITS RCPTMAX=0 MAILMAX= x", nothing()),
+            ("x\nLIMITS RCPTMAX=0 MAILMAX= RCPTDOMAINMAX=-1 x", nothing()),
         ] {
             assert_eq!(read(lines), extensions, "{lines:?}");
         }

@@ -61,6 +61,12 @@ pub(super) enum Cause {
     /// The policy wants TLS, the peer has none.
     #[error("TLS is required, but the peer does not offer it")]
     TlsNotOffered,
+    /// The sender wants TLS with a peer that shows who it is.
+    #[error("the sender requires TLS with a verified peer (REQUIRETLS): {0}")]
+    NoVerifiedTls(String),
+    /// The sender wants REQUIRETLS.
+    #[error("the sender requires REQUIRETLS, which the peer does not offer")]
+    NoRequireTls,
     /// Nobody can log in with what the peer offers.
     #[error("{0}")]
     NoMechanism(NoMechanism),
@@ -80,11 +86,23 @@ impl Failure {
         Self { stage, cause }
     }
 
+    /// For a message with REQUIRETLS, a peer without TLS or with a wrong certificate is one that cannot have it; what may
+    /// be otherwise next time stays as it is (RFC 8689 §4.2.1).
+    pub(super) fn under_require_tls(self) -> Self {
+        let why = match &self.cause {
+            Cause::TlsNotOffered => "the peer does not offer TLS".to_owned(),
+            Cause::Tls(why @ ClientTlsError::Certificate(_)) => why.to_string(),
+            Cause::Reply(reply) if self.stage == Stage::Tls && reply.is_permanent() => reply.text(),
+            _ => return self,
+        };
+        Self::new(Stage::Mail, Cause::NoVerifiedTls(why))
+    }
+
     /// What it means when nothing else was tried.
     pub(super) fn outcome(&self, seen: &Seen) -> Outcome {
-        let ours = |enhanced| {
-            let outcome =
-                Outcome::ours(Verdict::Temporary, self.stage, enhanced, cut(self.cause.to_string()));
+        let ours = |enhanced: EnhancedCode| {
+            let verdict = if enhanced.class == 5 { Verdict::Permanent } else { Verdict::Temporary };
+            let outcome = Outcome::ours(verdict, self.stage, enhanced, cut(self.cause.to_string()));
             with_peer(outcome, seen)
         };
         match &self.cause {
@@ -96,6 +114,9 @@ impl Failure {
             // RFC 4954 §6: 5.7.11, encryption needed for the requested mechanism.
             Cause::NoMechanism(NoMechanism::NeedsTls(_)) => ours(EnhancedCode::new(4, 7, 11)),
             Cause::NoMechanism(_) | Cause::Sasl(_) => ours(EnhancedCode::new(4, 7, 0)),
+            // RFC 8689 §4.2.1 names both.
+            Cause::NoVerifiedTls(_) => ours(EnhancedCode::new(5, 7, 10)),
+            Cause::NoRequireTls => ours(EnhancedCode::new(5, 7, 30)),
             Cause::Reply(reply) => outcome_of_reply(self.stage, reply, seen),
         }
     }
@@ -187,6 +208,12 @@ pub(super) fn outcome_of_wrong_family(
         format!("{} has no {used} address, and this transport uses no other", named.unwrap_or_default());
     let outcome = Outcome::ours(Verdict::Temporary, Stage::Dns, EnhancedCode::new(4, 4, 4), text);
     Outcome { host: host.map(ToString::to_string), ..outcome }
+}
+
+/// RFC 8689 §4.2.1: whoever can forge the MX records would be shown the certificate of a host of his own.
+pub(super) fn outcome_of_unvouched_mx(domain: &Domain) -> Outcome {
+    let text = format!("the sender requires REQUIRETLS, and DNSSEC vouches for no MX record of {domain}");
+    Outcome::ours(Verdict::Permanent, Stage::Dns, EnhancedCode::new(5, 7, 10), text)
 }
 
 /// RFC 7505 §4.2: 5.1.10.

@@ -24,7 +24,7 @@ impl Engine {
     pub async fn converse(&self, transport: &Arc<Transport>) -> Result<Conversation, Outcome> {
         let (engine, opener) = (&self.0, Opener::of(&self.0, transport, false));
         // For nobody's mail in particular: a host that takes all is not asked for by a recipient's domain.
-        let plan = Plan::make(&engine.resolver, transport, &engine.hostname, &[]).await;
+        let plan = Plan::make(&engine.resolver, transport, &engine.hostname, &[], false).await;
         let mut plan = plan.map_err(at_smarthost)?;
         let mut failed = Vec::new();
         while let Some(next) = plan.next(&engine.resolver).await {

@@ -3,6 +3,7 @@
 //!
 //! The order of things, and what ends the attempt, is in docs/transports.md.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::classify::{Seen, sum_up, with_peer};
@@ -94,7 +95,7 @@ impl<'a> Delivery<'a> {
 
     async fn kept(&self) -> Option<Session> {
         let require_tls = self.job.message.envelope.require_tls;
-        let good = |session: &Session| session.verified || !require_tls;
+        let good = |session: &Session| !require_tls || (session.verified && session.extensions.require_tls);
         self.engine.pool.take(&self.key, self.transport, good).await
     }
 
@@ -103,7 +104,8 @@ impl<'a> Delivery<'a> {
         let resolver = &engine.resolver;
         let Some(first) = self.job.recipients.first().filter(|_| self.anybody_left()) else { return Ok(()) };
         let domain = &first.address.domain;
-        let plan = Plan::make(resolver, self.transport, domain, &self.job.previous).await;
+        let require_tls = self.job.message.envelope.require_tls;
+        let plan = Plan::make(resolver, self.transport, domain, &self.job.previous, require_tls).await;
         let mut plan = plan.map_err(|outcome| super::as_seen_over(Some(self.transport), outcome))?;
         while let Some(next) = plan.next(resolver).await {
             let outcome = match next {
@@ -196,11 +198,19 @@ impl<'a> Delivery<'a> {
         batch.iter().map(|at| &self.job.recipients[*at]).collect()
     }
 
-    /// Who goes into the next transaction: as many as operator and peer allow.
+    /// Who goes into the next transaction: as many as operator and peer allow (RFC 9422 §4: of so many domains).
     fn batch(&self, session: &Session) -> Vec<usize> {
+        let peer = &session.extensions;
         let ours = self.transport.common.recipients_max.max(1);
-        let max = session.extensions.recipients_max.map_or(ours, |theirs| ours.min(theirs));
+        let max = peer.recipients_max.map_or(ours, |theirs| ours.min(theirs));
         let mut batch = self.pending();
+        if let Some(domains_max) = peer.recipient_domains_max {
+            let mut domains = HashSet::new();
+            batch.retain(|at| {
+                let domain = &self.job.recipients[*at].address.domain;
+                domains.contains(domain) || (domains.len() < domains_max && domains.insert(domain))
+            });
+        }
         batch.truncate(max);
         batch
     }

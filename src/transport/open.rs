@@ -52,6 +52,8 @@ pub(super) struct Opener<'a> {
     pub(super) verify: Verify,
     /// TLS begins before the first word (RFC 8314 §3.3).
     pub(super) tls_at_once: bool,
+    /// The message goes to nobody else than a verified peer that offers REQUIRETLS.
+    pub(super) require_tls: bool,
     /// Who we are to the peer.
     pub(super) login: Option<&'a Login>,
     /// Who connects for us.
@@ -80,6 +82,7 @@ impl<'a> Opener<'a> {
             policy,
             verify,
             tls_at_once,
+            require_tls,
             login,
             proxy,
         }
@@ -87,6 +90,11 @@ impl<'a> Opener<'a> {
 
     /// A session with a peer, ready for MAIL.
     pub(super) async fn open(&self, peer: &Peer) -> Result<Session, Failure> {
+        let opened = self.open_by_policy(peer).await;
+        if self.require_tls { opened.map_err(Failure::under_require_tls) } else { opened }
+    }
+
+    async fn open_by_policy(&self, peer: &Peer) -> Result<Session, Failure> {
         match self.open_once(peer, self.policy).await {
             Err(failure) if failure.stage == Stage::Tls && self.policy == TlsPolicy::Opportunistic => {
                 let why = failure.outcome(&peer.seen()).text;
@@ -99,6 +107,10 @@ impl<'a> Opener<'a> {
 
     async fn open_once(&self, peer: &Peer, policy: TlsPolicy) -> Result<Session, Failure> {
         let session = self.begin(peer, policy).await?;
+        if self.require_tls && !session.extensions.require_tls {
+            session.quit().await;
+            return Err(Failure::new(Stage::Mail, Cause::NoRequireTls));
+        }
         match self.login {
             Some(login) => authenticate(session, login).await,
             None => Ok(session),

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use super::classify::{outcome_of_dns, outcome_of_null_mx, outcome_of_refusal, outcome_of_wrong_family};
+use super::classify::{
+    outcome_of_dns, outcome_of_null_mx, outcome_of_refusal, outcome_of_unvouched_mx, outcome_of_wrong_family,
+};
 use super::open::Peer;
 use crate::address::Domain;
 use crate::attempt::Attempt;
@@ -64,12 +66,14 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The plan for a domain's mail through a transport; an outcome where there is nowhere to go.
+    /// The plan for a domain's mail through a transport; an outcome where there is nowhere to go. With `require_tls`
+    /// only to hosts that nobody can have made up on the way (RFC 8689 §4.2.1).
     pub(super) async fn make(
         resolver: &Resolver,
         transport: &Transport,
         domain: &Domain,
         previous: &[Attempt],
+        require_tls: bool,
     ) -> Result<Self, Outcome> {
         let (hosts, port) = match &transport.kind {
             TransportKind::Smarthost(Smarthost { host, port, .. }) => {
@@ -80,7 +84,7 @@ impl Plan {
                 (vec![candidate], *port)
             }
             TransportKind::Direct { port } | TransportKind::Socks { port, .. } => {
-                (mx_hosts(resolver, domain).await?, *port)
+                (mx_hosts(resolver, domain, require_tls).await?, *port)
             }
             TransportKind::Fail { reply, .. } => return Err(outcome_of_refusal(reply)),
         };
@@ -206,8 +210,21 @@ pub(super) fn in_order(addresses: &[IpAddr], families: IpPolicy, avoided: Option
     }
 }
 
-async fn mx_hosts(resolver: &Resolver, domain: &Domain) -> Result<Vec<Candidate>, Outcome> {
-    match resolver.mx(domain).await {
+async fn mx_hosts(
+    resolver: &Resolver,
+    domain: &Domain,
+    require_tls: bool,
+) -> Result<Vec<Candidate>, Outcome> {
+    let answer = if require_tls {
+        match resolver.mx_vouched(domain).await {
+            Ok((MxAnswer::Hosts(_), false)) => return Err(outcome_of_unvouched_mx(domain)),
+            // The domain itself is the host: its certificate must hold that very name.
+            answer => answer.map(|(answer, _)| answer),
+        }
+    } else {
+        resolver.mx(domain).await
+    };
+    match answer {
         Ok(MxAnswer::Hosts(hosts)) => Ok(hosts.into_iter().map(|host| Candidate::Name(host.name)).collect()),
         Ok(MxAnswer::Implicit(domain)) => Ok(vec![Candidate::Name(domain)]),
         Ok(MxAnswer::Literal(ip)) => Ok(vec![Candidate::Ip(ip)]),

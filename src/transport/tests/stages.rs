@@ -242,6 +242,17 @@ async fn recipients_beyond_a_transaction_go_into_the_next() {
 }
 
 #[tokio::test]
+async fn recipients_of_more_domains_than_the_peer_takes_go_into_the_next_transaction() {
+    // RFC 9422 §4.3.
+    let dialogue = "S: 220 x\nC: EHLO*\nS: 250-x\nS: 250-PIPELINING\nS: 250 LIMITS RCPTDOMAINMAX=1\n\
+        C: MAIL*\nC: RCPT TO:<a@x.test>\nC: RCPT TO:<c@x.test>\nC: DATA\nS: 250 Ok\nS: 250 Ok\nS: 250 Ok\nS: 354 go\nM\nS: 250 one\n\
+        C: MAIL*\nC: RCPT TO:<b@y.test>\nC: DATA\nS: 250 Ok\nS: 250 Ok\nS: 354 go\nM\nS: 250 two\nBYE";
+    let (outcomes, _) = deliver_all(&["a@x.test", "b@y.test", "c@x.test"], dialogue, common()).await;
+    let expected = ["one", "two", "one"].map(|text| format!("delivered data 250 2.0.0 {text}"));
+    assert_eq!(show_all(&outcomes), expected);
+}
+
+#[tokio::test]
 async fn many_recipients_are_written_in_groups() {
     let recipients: Vec<String> = (0..250).map(|n| format!("r{n}@x.test")).collect();
     let rcpts = |range: std::ops::Range<usize>| -> String {

@@ -7,7 +7,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::super::Engine;
 use super::peer::{Peer, listeners};
-use super::world::{common, direct, domain, engine, fixed, job, job_with, show};
+use super::world::{CONTENT, common, direct, domain, engine, fixed, job, job_with, show};
 use crate::config::{PrivateCa, TlsPolicy, TransportCommon};
 use crate::dns::Resolver;
 use crate::envelope::Envelope;
@@ -53,8 +53,7 @@ async fn deliver(
         ClientTls::with_roots(vec![if trusted { der } else { other }]),
     );
     let common = TransportCommon { tls: policy, tls_timeout: Duration::from_secs(2), ..common() };
-    let job =
-        envelope.map_or_else(|| job(&["b@x.test"]), |envelope| job_with(envelope, super::world::CONTENT));
+    let job = envelope.map_or_else(|| job(&["b@x.test"]), |envelope| job_with(envelope, CONTENT));
     let mut outcomes = engine.deliver(&direct(port, common), &job).await;
     engine.close_idle().await;
     peer.finish().await;
@@ -188,7 +187,9 @@ async fn required_tls_without_verification_takes_any_certificate_but_no_clear_te
     let broken_off = format!("{OFFERS}C: STARTTLS\nS: 220 go\nTLS");
     let strict = Envelope { require_tls: true, ..envelope };
     let outcome = deliver_with(wrong(), common, &broken_off, strict).await;
-    assert!(show(&outcome).starts_with("temporary tls - 4.7.5 the peer's certificate"), "{}", show(&outcome));
+    let expected = "permanent mail - 5.7.10 the sender requires TLS with a verified peer (REQUIRETLS): \
+                    the peer's certificate is not valid";
+    assert!(show(&outcome).starts_with(expected), "{}", show(&outcome));
 }
 
 #[tokio::test]
@@ -221,6 +222,40 @@ async fn require_tls_makes_the_policy_strict() {
     let not_offered = in_tls().replace("S: 250-REQUIRETLS\n", "").replace(TAKES, "C: QUIT\nBYE");
     let outcome = deliver(policy, "mx.test", true, &[&not_offered], Some(envelope)).await;
     assert!(show(&outcome).starts_with("permanent mail - 5.7.30 "), "{}", show(&outcome));
+}
+
+/// RFC 8689 §4.2.1: each host is asked before the message is given up, and what may pass is tried again.
+#[tokio::test]
+async fn require_tls_looks_at_every_host_before_it_gives_up() {
+    let envelope = Envelope { require_tls: true, ..job(&["b@x.test"]).message.envelope.clone() };
+    let without = "S: 220 x\nC: EHLO*\nS: 250 x\nC: QUIT\nBYE";
+    let unwilling = in_tls().replace("S: 250-REQUIRETLS\n", "").replace(TAKES, "C: QUIT\nBYE");
+    let refused = format!("{OFFERS}C: STARTTLS\nS: 502 5.5.1 no\nBYE");
+    let later = format!("{OFFERS}C: STARTTLS\nS: 454 4.7.0 not now\nBYE");
+    for (first, second, expected) in [
+        (without, in_tls(), "delivered data 250 2.0.0 taken"),
+        (unwilling.as_str(), in_tls(), "delivered data 250 2.0.0 taken"),
+        (without, unwilling.clone(), "permanent mail - 5.7.30 "),
+        (refused.as_str(), without.to_owned(), "permanent mail - 5.7.10 the sender requires TLS"),
+        (without, later.clone(), "temporary tls 454 4.7.0 not now"),
+    ] {
+        let (certificate, server) = certificate("mx.test");
+        let (port, listeners) = listeners(&["127.0.0.1", "127.0.0.2"]).await;
+        let dialogues = [first, second.as_str()];
+        let peers = listeners.into_iter().zip(dialogues);
+        let peers: Vec<Peer> = peers
+            .map(|(listener, dialogue)| Peer::play(listener, &[dialogue], Some(server.clone())))
+            .collect();
+        let names = "x.test MX 10 mx.test\nmx.test A 127.0.0.1\nmx.test A 127.0.0.2";
+        let tls = ClientTls::with_roots(vec![certificate]);
+        let engine = Engine::with_tls(Resolver::new(&fixed(names)), domain("client.test"), tls);
+        let outcomes = engine.deliver(&direct(port, common()), &job_with(envelope.clone(), CONTENT)).await;
+        engine.close_idle().await;
+        assert!(show(&outcomes[0]).starts_with(expected), "{first}\n{second}: {}", show(&outcomes[0]));
+        for peer in peers {
+            peer.finish().await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! End to end: the real binary in processes of its own, on loopback addresses of its own, spoken to by the clients and
-//! servers that people have: swaks, msmtp, GNU SASL, Python's smtplib and imaplib, mbsync, Postfix's smtp-sink, a real DNS server.
+//! servers that people have: swaks, msmtp, GNU SASL, Python's smtplib and imaplib, mbsync, Dovecot, Postfix, Exim, SOCKS
+//! proxies, a real DNS server.
 //! And, because they need a test binary, the seeds of the fuzzers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -10,6 +11,7 @@ use waypost::config;
 #[path = "../../src/dns/testing.rs"]
 #[allow(dead_code)]
 mod dns;
+mod peers;
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
 mod tools;

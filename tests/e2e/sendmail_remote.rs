@@ -7,9 +7,9 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use crate::peers::{Running, SUBMISSIONS, dovecot_submission};
 use crate::sendmail::{NOBODY, kept_file, path_with, said};
 use crate::tools::{inbox, python};
-use crate::transports::{Dovecot, Running, SUBMISSIONS};
 use crate::world::{SMTP, SUBMISSION, Sink, Waypost, World, run, wait_for};
 
 /// A machine whose users send through a server elsewhere.
@@ -85,8 +85,8 @@ impl Machine {
 fn dovecot_takes_it_by_each_mechanism_and_by_either_tls() {
     let machine = Machine::new();
     let sink = machine.world.smtp_sink(30, &[]);
-    let dovecot = Dovecot::start(&machine.world, 40, machine.world.ip(30));
-    let ca = dovecot.dir.join("cert.pem");
+    let dovecot = dovecot_submission(&machine.world, 40, machine.world.ip(30));
+    let ca = dovecot.ca_file();
     let config = |port: u16, more: &str| {
         machine.configure(&format!(
             "host = \"{{net}}.40\"\nport = {port}\nusername = \"ann\"\nfrom = \"ann@a.test\"\nca_file = \"{}\"\n{more}",

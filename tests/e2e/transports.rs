@@ -1,227 +1,259 @@
-//! Transports against servers that others wrote: Dovecot as the sending service, microsocks as the proxy.
+//! Transports against servers that others wrote: Postfix as the smarthost; Dovecot, Postfix and Exim as sending services;
+//! microsocks and Dante as proxies.
 
 use std::fs;
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 
 use crate::first_mail::account;
+use crate::peers::{Dante, MailServer, SOCKS, SUBMISSIONS, dovecot_submission, exim, microsocks, postfix};
 use crate::tools::submit;
-use crate::world::{SMTP, SUBMISSION, World, wait_for};
-
-pub const SUBMISSIONS: u16 = 2465;
-const SOCKS: u16 = 1080;
-
-/// A process that ends with its test.
-pub struct Running(Child);
-
-impl Running {
-    pub fn new(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Self(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // SIGTERM, so that Dovecot takes its children along.
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
-
-pub fn start(command: &mut Command, what: &str, address: SocketAddr) -> Running {
-    let running = Running::new(command);
-    wait_for(what, || TcpStream::connect(address).is_ok());
-    running
-}
-
-/// Dovecot's submission server, which knows `ann` with the password `secret` and hands all mail to a sink.
-pub struct Dovecot {
-    pub dir: PathBuf,
-    _running: Running,
-}
-
-impl Dovecot {
-    pub fn start(world: &World, last: u8, sink: IpAddr) -> Self {
-        let (dir, ip) = (world.dir.path().join("dovecot"), world.ip(last));
-        fs::create_dir_all(dir.join("home")).unwrap();
-        // Its processes run as several users.
-        fs::set_permissions(world.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::set_permissions(dir.join("home"), fs::Permissions::from_mode(0o777)).unwrap();
-        let certificate = rcgen::generate_simple_self_signed(vec![ip.to_string()]).unwrap();
-        fs::write(dir.join("cert.pem"), certificate.cert.pem()).unwrap();
-        fs::write(dir.join("key.pem"), certificate.signing_key.serialize_pem()).unwrap();
-        fs::write(dir.join("users"), "ann:{PLAIN}secret\n").unwrap();
-        let at = dir.display();
-        let config = format!(
-            "protocols = submission
-listen = {ip}
-base_dir = {at}/run
-state_dir = {at}/state
-log_path = {at}/log
-ssl = yes
-ssl_cert = <{at}/cert.pem
-ssl_key = <{at}/key.pem
-disable_plaintext_auth = yes
-auth_failure_delay = 0
-auth_mechanisms = login plain cram-md5 scram-sha-1 scram-sha-256
-mail_location = maildir:~/mail
-submission_relay_host = {sink}
-submission_relay_port = {SMTP}
-passdb {{
-  driver = passwd-file
-  args = {at}/users
-}}
-userdb {{
-  driver = static
-  args = uid=65534 gid=65534 home={at}/home
-}}
-service submission-login {{
-  inet_listener submission {{
-    port = {SUBMISSION}
-  }}
-  inet_listener submissions {{
-    port = {SUBMISSIONS}
-    ssl = yes
-  }}
-}}
-"
-        );
-        fs::write(dir.join("dovecot.conf"), config).unwrap();
-        let mut command = Command::new("/usr/sbin/dovecot");
-        command.args(["-F", "-c"]).arg(dir.join("dovecot.conf"));
-        let running = start(&mut command, "Dovecot's submission server", SocketAddr::new(ip, SUBMISSION));
-        Self { dir, _running: running }
-    }
-
-    pub fn log(&self) -> String {
-        fs::read_to_string(self.dir.join("log")).unwrap_or_default()
-    }
-}
+use crate::world::{SMTP, SUBMISSION, Sink, Waypost, World, wait_for};
 
 /// Mail for NAME@outside.test goes by the transport of that name.
 const BY_LOCAL_PART: &str = "fn route(d) { d.recipient_local }";
 
-#[test]
-fn a_sending_service_takes_each_mechanism_and_no_wrong_password() {
-    let world = World::new("");
-    let sink = world.smtp_sink(30, &[]);
-    let dovecot = Dovecot::start(&world, 40, world.ip(30));
-    let ca = dovecot.dir.join("cert.pem");
-    let transport = |name: &str, kind: &str, port: u16, rest: &str| {
-        format!(
-            "[transports.{name}]\nkind = \"{kind}\"\nhost = \"{{net}}.40\"\nport = {port}\nusername = \"ann\"\n\
-             ca_file = \"{}\"\n{rest}\n",
-            ca.display()
-        )
-    };
-    let secret = "password = \"secret\"";
-    let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"];
-    let mut config = account("ann", "a.test");
-    for mechanism in mechanisms {
-        let rest = format!("{secret}\nmechanisms = \"{mechanism}\"");
-        config += &transport(&mechanism.to_lowercase(), "submission", SUBMISSION, &rest);
-    }
-    config += &transport("strongest", "submissions", SUBMISSIONS, secret);
-    config += &transport("wrong", "submission", SUBMISSION, "password = \"guess\"");
-    config +=
-        &transport("wrong-plain", "submission", SUBMISSION, "password = \"guess\"\nmechanisms = \"PLAIN\"");
-    config += &transport(
-        "unencrypted",
-        "submission",
-        SUBMISSION,
-        &format!("{secret}\ntls = \"none\"\nmechanisms = \"PLAIN\""),
-    );
-    config += &transport("stranger", "submission", SUBMISSION, secret).replace("ca_file", "#");
-    let mut server = world.waypost("a", 10, &config);
+/// A server with ann's account and these transports, each for the recipient of its name.
+fn started(world: &World, transports: &str) -> Waypost {
+    let mut server = world.waypost("a", 10, &format!("{}{transports}", account("ann", "a.test")));
     server.password("ann", "secret");
     server.script("global.rhai", BY_LOCAL_PART);
     server.start();
-    let send = |name: &str| {
-        submit(&server, "ann", "ann@a.test", &[&format!("{name}@outside.test")], &format!("by {name};"));
-    };
-    for mechanism in mechanisms {
-        let name = mechanism.to_lowercase();
-        send(&name);
-        wait_for(&format!("the mail by {mechanism}"), || sink.count(&format!("by {name};")) == 1);
-        assert!(dovecot.log().contains(&format!("method={mechanism},")), "{}", dovecot.log());
-    }
-    send("strongest");
-    wait_for("the mail by TLS at once", || sink.count("by strongest;") == 1);
-    assert_eq!(dovecot.log().matches("method=SCRAM-SHA-256,").count(), 2, "{}", dovecot.log());
+    server
+}
 
-    for (name, words) in [
-        ("wrong", "auth"),
-        ("wrong-plain", "auth"),
-        // Dovecot does not even offer PLAIN before TLS; what is offered there is not allowed here.
-        ("unencrypted", "no authentication mechanism that is allowed here"),
-        ("stranger", "certificate is not valid"),
+/// A transport to a mail server.
+fn transport(name: &str, kind: &str, port: u16, to: &MailServer, rest: &str) -> String {
+    format!("[transports.{name}]\nkind = \"{kind}\"\nhost = \"{}\"\nport = {port}\n{rest}\n", to.ip)
+}
+
+/// One message from ann to NAME@outside.test for each name.
+fn send_by(server: &Waypost, names: &[String]) {
+    let to: Vec<String> = names.iter().map(|name| format!("{name}@outside.test")).collect();
+    submit(server, "ann", "ann@a.test", &to.iter().map(String::as_str).collect::<Vec<_>>(), "hello");
+}
+
+/// Until the sink has what was sent by each transport.
+fn until_delivered(sink: &Sink, names: &[String]) {
+    for name in names {
+        let recipient = format!("X-Rcpt-Args: <{name}@outside.test>");
+        wait_for(&format!("the mail by {name}"), || sink.count(&recipient) == 1);
+    }
+}
+
+/// What came of the first attempt of the mail by a transport: verdict, stage, code and text.
+fn first_outcome(server: &Waypost, name: &str) -> String {
+    let mut shown = None;
+    wait_for(&format!("an attempt by {name}"), || {
+        let queue = server.queue();
+        let recipients =
+            queue["messages"].as_array().unwrap().iter().flat_map(|m| m["recipients"].as_array().unwrap());
+        let recipient = recipients.clone().find(|r| r["address"] == format!("{name}@outside.test"));
+        let outcome =
+            &recipient.unwrap_or_else(|| panic!("{name} does not wait: {queue}"))["history"][0]["outcome"];
+        let code = outcome["code"].as_u64().unwrap_or_default();
+        let words = ["verdict", "stage", "text"].map(|key| outcome[key].as_str().unwrap_or_default());
+        shown = outcome.is_object().then(|| format!("{} {} {code} {}", words[0], words[1], words[2]));
+        shown.is_some()
+    });
+    shown.unwrap()
+}
+
+/// A sending service takes mail by each mechanism with TLS before or after the first word, the strongest where none is
+/// named, and nothing with a wrong password: that is put off, as what it is. `used` is what its log says of a login.
+/// Gives the names of the transports whose mail was taken.
+fn takes_each_mechanism(world: &World, service: &MailServer, used: impl Fn(&str) -> String) -> Vec<String> {
+    let mechanisms = ["SCRAM-SHA-256", "SCRAM-SHA-1", "CRAM-MD5", "PLAIN", "LOGIN"];
+    let ports = [("submission", SUBMISSION), ("submissions", SUBMISSIONS)];
+    let login = format!("username = \"ann\"\nca_file = \"{}\"", service.ca_file().display());
+    let (mut transports, mut right, mut wrong) = (String::new(), Vec::new(), Vec::new());
+    for (kind, port) in ports {
+        for mechanism in mechanisms.map(Some).into_iter().chain([None]) {
+            let only = mechanism.map_or_else(String::new, |name| format!("mechanisms = \"{name}\""));
+            for (password, names) in [("secret", &mut right), ("guess", &mut wrong)] {
+                let name = format!("{kind}-{}-{password}", mechanism.unwrap_or("any").to_lowercase());
+                let rest = format!("{login}\npassword = \"{password}\"\n{only}");
+                transports += &transport(&name, kind, port, service, &rest);
+                names.push(name);
+            }
+        }
+    }
+    let server = started(world, &transports);
+    send_by(&server, &right);
+    for name in &right {
+        let delivered = |line: &str| line.contains(" delivered ") && line.contains(&format!("to={name}@"));
+        wait_for(&format!("the mail by {name}"), || server.log().lines().any(delivered));
+    }
+    let log = service.log();
+    for mechanism in mechanisms {
+        let least = if mechanism == "SCRAM-SHA-256" { 4 } else { 2 };
+        assert!(log.matches(&used(mechanism)).count() >= least, "{mechanism}: {log}");
+    }
+    send_by(&server, &wrong);
+    for name in &wrong {
+        let outcome = first_outcome(&server, name);
+        assert!(outcome.starts_with("temporary auth 535 "), "{name}: {outcome}");
+    }
+    assert_eq!(server.log().matches(" delivered ").count(), right.len(), "{}", server.log());
+    right
+}
+
+#[test]
+fn dovecot_takes_each_mechanism_and_no_wrong_password() {
+    let world = World::new("");
+    let sink = world.smtp_sink(30, &[]);
+    let dovecot = dovecot_submission(&world, 40, world.ip(30));
+    let used = |mechanism: &str| format!("method={mechanism},");
+    until_delivered(&sink, &takes_each_mechanism(&world, &dovecot, used));
+}
+
+#[test]
+fn postfix_with_sasl_takes_each_mechanism_and_no_wrong_password() {
+    let world = World::new("");
+    let sink = world.smtp_sink(30, &[]);
+    let postfix = postfix(&world, 40, world.ip(30));
+    let used = |mechanism: &str| format!("sasl_method={mechanism}, sasl_username=ann");
+    until_delivered(&sink, &takes_each_mechanism(&world, &postfix, used));
+}
+
+#[test]
+fn exim_with_cyrus_sasl_takes_each_mechanism_and_no_wrong_password() {
+    let world = World::new("");
+    let exim = exim(&world, 40);
+    takes_each_mechanism(&world, &exim, |mechanism| {
+        format!("A={}:ann", mechanism.to_lowercase().replace('-', "_"))
+    });
+}
+
+#[test]
+fn a_password_goes_to_nobody_else_and_never_in_clear() {
+    let world = World::new("");
+    let _sink = world.smtp_sink(30, &[]);
+    let dovecot = dovecot_submission(&world, 40, world.ip(30));
+    let login = "username = \"ann\"\npassword = \"secret\"\n";
+    let to = |name: &str, rest: &str| {
+        transport(name, "submission", SUBMISSION, &dovecot, &format!("{login}{rest}"))
+    };
+    let transports =
+        [to("unencrypted", "tls = \"none\"\nmechanisms = \"PLAIN\""), to("stranger", "")].concat();
+    let server = started(&world, &transports);
+    let names = ["unencrypted", "stranger"].map(str::to_owned);
+    send_by(&server, &names);
+    // Dovecot does not even offer PLAIN before TLS; what is offered there is not allowed here.
+    for (name, expected) in [
+        (
+            "unencrypted",
+            "temporary auth 0 the server offers no authentication mechanism that is allowed here",
+        ),
+        ("stranger", "temporary tls 0 the peer's certificate is not valid"),
     ] {
-        send(name);
-        let deferred = || {
-            let log = server.log();
-            log.lines().any(|line| line.contains(&format!("{name}@outside.test")) && line.contains(words))
-        };
-        wait_for(&format!("{name} to be put off"), deferred);
-        assert_eq!(sink.count(&format!("by {name};")), 0);
+        let outcome = first_outcome(&server, name);
+        assert!(outcome.starts_with(expected), "{name}: {outcome}");
     }
-    let queue = server.queue().to_string();
-    for name in ["wrong", "wrong-plain", "unencrypted", "stranger"] {
-        assert!(queue.contains(&format!("{name}@outside.test")), "{name} does not wait: {queue}");
+    assert!(!dovecot.log().contains("method="), "nobody has logged in: {}", dovecot.log());
+}
+
+#[test]
+fn postfix_as_the_smarthost_with_each_tls_policy() {
+    let world = World::new("");
+    let sink = world.smtp_sink(30, &[]);
+    let postfix = postfix(&world, 40, world.ip(30));
+    let ca = format!("ca_file = \"{}\"", postfix.ca_file().display());
+    let required = "tls = \"required\"";
+    let transports: String = [
+        ("clear", "tls = \"none\"".to_owned()),
+        ("opportunistic", String::new()),
+        ("verified", format!("{required}\n{ca}")),
+        ("unverified", format!("{required}\nverify = false")),
+        ("stranger", required.to_owned()),
+    ]
+    .iter()
+    .map(|(name, rest)| transport(name, "smtp", SMTP, &postfix, &format!("{rest}\nehlo = \"{name}.test\"")))
+    .collect();
+    let server = started(&world, &transports);
+    let taken = ["clear", "opportunistic", "verified", "unverified"].map(str::to_owned);
+    send_by(&server, &taken);
+    until_delivered(&sink, &taken);
+    let refused = ["stranger".to_owned()];
+    send_by(&server, &refused);
+    let outcome = first_outcome(&server, "stranger");
+    assert!(outcome.starts_with("temporary tls 0 the peer's certificate is not valid"), "{outcome}");
+    // Postfix writes down in the Received line how each came.
+    for message in sink.messages() {
+        let with = if message.contains("from clear.test ") { "with ESMTP id" } else { "with ESMTPS id" };
+        assert!(message.contains(with), "{message}");
     }
+    let history = server.command(&["queue", "show", "1"]);
+    assert_eq!(history.matches("TLSv1.3").count(), 3, "{history}");
 }
 
 #[test]
 fn mail_goes_out_from_the_address_of_the_proxy() {
     let world = World::new("outside.test MX 10 mx.outside.test\nmx.outside.test A {net}.30");
     let sink = world.smtp_sink(30, &[]);
-    let proxy = |last: u8, from: u8, options: &[&str]| {
-        let (ip, from) = (world.ip(last).to_string(), world.ip(from).to_string());
-        let mut command = Command::new("microsocks");
-        command.args(["-i", &ip, "-p", &SOCKS.to_string(), "-b", &from]).args(options);
-        start(&mut command, "microsocks", SocketAddr::new(world.ip(last), SOCKS))
+    let options = ["-u", "tim", "-P", "secret"];
+    let (_open, _closed) = (microsocks(&world, 50, 51, &[]), microsocks(&world, 60, 61, &options));
+    let socks = |name: &str, proxy: &str, rest: &str| {
+        format!("[transports.{name}]\nkind = \"socks\"\nport = {SMTP}\nproxy = \"{{net}}.{proxy}\"\n{rest}\n")
     };
-    let (_open, _closed) = (proxy(50, 51, &[]), proxy(60, 61, &["-u", "tim", "-P", "secret"]));
-    let login = "username = \"tim\"\npassword = ";
-    let config = format!(
-        "{}
-[transports.open]
-kind = \"socks\"
-port = {SMTP}
-proxy = \"{{net}}.50\"
-remote_ips = [\"{{net}}.51\"]
-remote_hostname = \"away.test\"
-[transports.closed]
-kind = \"socks\"
-port = {SMTP}
-proxy = \"{{net}}.60:{SOCKS}\"
-{login}\"secret\"
-[transports.wrong]
-kind = \"socks\"
-port = {SMTP}
-proxy = \"{{net}}.60:{SOCKS}\"
-{login}\"guess\"
-",
-        account("ann", "a.test")
-    );
-    let mut server = world.waypost("a", 10, &config);
-    server.password("ann", "secret");
-    server.script("global.rhai", BY_LOCAL_PART);
-    server.start();
+    let closed = format!("60:{SOCKS}");
+    let transports = [
+        socks("open", "50", "remote_ips = [\"{net}.51\"]\nremote_hostname = \"away.test\""),
+        socks("closed", &closed, "username = \"tim\"\npassword = \"secret\""),
+        socks("wrong", &closed, "username = \"tim\"\npassword = \"guess\""),
+    ]
+    .concat();
+    let server = started(&world, &transports);
     for (name, from, helo) in [("open", 51, "away.test"), ("closed", 61, "mx.a.test")] {
-        submit(&server, "ann", "ann@a.test", &[&format!("{name}@outside.test")], &format!("through {name};"));
-        wait_for("mail through the proxy", || sink.count(&format!("through {name};")) == 1);
+        let names = [name.to_owned()];
+        send_by(&server, &names);
+        until_delivered(&sink, &names);
         let messages = sink.messages();
-        let message = messages.iter().find(|message| message.contains(&format!("through {name};"))).unwrap();
+        let message =
+            messages.iter().find(|message| message.contains(&format!("<{name}@outside.test>"))).unwrap();
         for words in [format!("X-Client-Addr: {}", world.ip(from)), format!("X-Helo-Args: {helo}")] {
             assert!(message.contains(&words), "no {words:?} in {message}");
         }
     }
-    submit(&server, "ann", "ann@a.test", &["wrong@outside.test"], "through wrong;");
-    wait_for("the proxy to refuse", || server.log().contains("wrong user name or password"));
-    assert_eq!(sink.count("through wrong;"), 0);
+    send_by(&server, &["wrong".to_owned()]);
+    let outcome = first_outcome(&server, "wrong");
+    assert!(
+        outcome.starts_with("temporary connect 0 ") && outcome.contains("wrong user name or password"),
+        "{outcome}"
+    );
+    assert_eq!(sink.messages().len(), 2);
+}
+
+#[test]
+fn dantes_log_has_the_mail_that_went_through_it() {
+    let world = World::new("outside.test MX 10 mx.outside.test\nmx.outside.test A {net}.30");
+    let sink = world.smtp_sink(30, &[]);
+    let (open, closed) = (Dante::start(&world, 50, None), Dante::start(&world, 60, Some(("tim", "secret"))));
+    let socks = |name: &str, proxy: u8, rest: &str| {
+        format!("[transports.{name}]\nkind = \"socks\"\nport = {SMTP}\nproxy = \"{{net}}.{proxy}\"\n{rest}\n")
+    };
+    let transports = [
+        socks("open", 50, ""),
+        socks("closed", 60, "username = \"tim\"\npassword = \"secret\""),
+        socks("wrong", 60, "username = \"tim\"\npassword = \"guess\""),
+        socks("nobody", 60, ""),
+    ]
+    .concat();
+    let server = started(&world, &transports);
+    let taken = ["open", "closed"].map(str::to_owned);
+    send_by(&server, &taken);
+    until_delivered(&sink, &taken);
+    let to = format!("{}.{SMTP}", world.ip(30));
+    let passed = |log: &str, of: &str| {
+        log.lines()
+            .any(|line| line.contains("pass(1): tcp/connect [") && line.contains(of) && line.contains(&to))
+    };
+    assert!(passed(&open.log(), ""), "{}", open.log());
+    assert!(passed(&closed.log(), "username%tim@"), "{}", closed.log());
+    send_by(&server, &["wrong", "nobody"].map(str::to_owned));
+    for name in ["wrong", "nobody"] {
+        let outcome = first_outcome(&server, name);
+        assert!(outcome.starts_with("temporary connect 0 "), "{name}: {outcome}");
+    }
+    assert_eq!(sink.messages().len(), 2);
 }
 
 #[test]
@@ -231,15 +263,11 @@ fn a_rate_holds_mail_back_and_shows_it_as_what_it_is() {
     let transports = |minute: &str| {
         let to_sink = format!("kind = \"smtp\"\nhost = \"{{net}}.30\"\nport = {SMTP}");
         format!(
-            "{}[transports.second]\n{to_sink}\nmessages_per_second = 1\n\
-             [transports.minute]\n{to_sink}\nmessages_per_minute = {minute}\n",
-            account("ann", "a.test")
+            "[transports.second]\n{to_sink}\nmessages_per_second = 1\n\
+             [transports.minute]\n{to_sink}\nmessages_per_minute = {minute}\n"
         )
     };
-    let mut server = world.waypost("a", 10, &transports("1"));
-    server.password("ann", "secret");
-    server.script("global.rhai", BY_LOCAL_PART);
-    server.start();
+    let server = started(&world, &transports("1"));
     let send = |name: &str, number: u32| {
         submit(
             &server,

@@ -11,7 +11,7 @@ mod spool;
 
 pub use config::config;
 pub use imap::{imap_command, mime_structure};
-pub use route::route_script;
+pub use route::{route_script, route_tests};
 pub use smtp::{address, smtp_command, smtp_data, smtp_reply};
 pub use spool::spool_recover;
 
@@ -23,6 +23,7 @@ pub const TARGETS: &[(&str, fn(&[u8]))] = &[
     ("imap_command", imap_command),
     ("mime_structure", mime_structure),
     ("route_script", route_script),
+    ("route_tests", route_tests),
     ("smtp_command", smtp_command),
     ("smtp_data", smtp_data),
     ("smtp_reply", smtp_reply),

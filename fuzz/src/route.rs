@@ -1,4 +1,4 @@
-//! Routing scripts.
+//! Routing scripts and their tests.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use waypost::config::ScriptLimits;
 use waypost::envelope::ReversePath;
 use waypost::names::AccountName;
 use waypost::route::{Facts, KnownTransports, ScriptSet};
+use waypost::route_test::{self, Options};
 
 struct Transports;
 
@@ -53,6 +54,30 @@ pub fn route_script(source: &[u8]) {
     let decided = verdict(set.decide(&facts, &Transports));
     assert_eq!(verdict(set.decide(&facts, &Transports)), decided, "the second time");
     assert_eq!(verdict(set.explain(&facts, &Transports)), decided, "explained");
+}
+
+/// A table of cases is run or has problems that can be shown, all of them in it.
+pub fn route_tests(table: &[u8]) {
+    let dir = super::spool::folder();
+    let script = "fn route(d) { log(d.sender); if d.attempt > 3 || d.last != () { return \"smarthost\"; } }";
+    let write = |name: &str, text: &[u8]| {
+        std::fs::write(dir.path().join(name), text).expect("the file can be written");
+    };
+    write("global.rhai", script.as_bytes());
+    write("global.test.toml", table);
+    // What is no text is a problem of the set.
+    let Ok(set) = ScriptSet::load(dir.path(), &ScriptLimits::default()) else { return };
+    let report = route_test::run(&set, &Transports, &Options::default());
+    assert_eq!(report.is_good(), report.complaints().is_empty());
+    for broken in &report.broken {
+        assert!(!broken.problems.is_empty() && report.cases.is_empty());
+        let shown = broken.shown.render(false);
+        assert!(shown.contains("global.test.toml") && !shown.contains('\x1b'), "{shown:?}");
+    }
+    for complaint in report.complaints() {
+        assert!(complaint.starts_with("global.test.toml"), "{complaint:?}");
+        assert!(!complaint.contains('\x1b'), "a terminal would obey: {complaint:?}");
+    }
 }
 
 fn facts() -> Facts {

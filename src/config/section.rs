@@ -292,12 +292,19 @@ impl<'a> Section<'a> {
 
     /// Reports the keys that nobody asked for.
     pub(crate) fn finish(self) {
+        self.finish_with(&[]);
+    }
+
+    /// As [`Self::finish`], with help for keys that people guess: the guess, and what is right.
+    pub(crate) fn finish_with(self, guesses: &[(&str, &str)]) {
         for (key, place, _) in self.entries().into_iter().filter(|(key, ..)| !self.known.contains(key)) {
             let message = format!("{} has no key `{key}`", self.title);
             let known: Vec<&str> = self.known.iter().copied().collect();
-            let help = match nearest(key, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("known here: {}", known.join(", ")),
+            let guess = guesses.iter().find(|(guess, _)| *guess == key);
+            let help = match (guess, nearest(key, known.iter().copied())) {
+                (Some((_, help)), _) => (*help).to_owned(),
+                (None, Some(near)) => format!("did you mean `{near}`?"),
+                (None, None) => format!("known here: {}", known.join(", ")),
             };
             self.reader.report(Problem::new(place, message, "unknown key").help(help));
         }

@@ -28,6 +28,28 @@ const ATTEMPTS_IN_A_CASE_MAX: usize = 100;
 /// The day of a case that says only the time of day: a Wednesday.
 const DAY_DEFAULT: civil::Date = civil::date(2026, 1, 7);
 
+/// Keys that people guess, and what is right.
+pub(super) const GUESSES: &[(&str, &str)] = &[
+    ("from", "did you mean `sender`?"),
+    ("mail_from", "did you mean `sender`?"),
+    ("to", "did you mean `recipient`?"),
+    ("rcpt_to", "did you mean `recipient`?"),
+    ("time", "did you mean `now`?"),
+    ("date", "did you mean `now`?"),
+    ("subject", "header fields stand in `header`: header = { Subject = \"hello\" }"),
+    ("previous", "did you mean `last`?"),
+    ("code", "how the previous attempt ended stands in `last`: last = { code = 451 }"),
+    ("enhanced", "how the previous attempt ended stands in `last`: last = { enhanced = \"4.7.1\" }"),
+    ("stage", "how the previous attempt ended stands in `last`: last = { stage = \"connect\" }"),
+    ("transport", "what is expected stands in `expect`: expect = \"smarthost\""),
+    (
+        "level",
+        "what is expected stands in `expect`: expect = { transport = \"smarthost\", level = \"domain\" }",
+    ),
+    ("nothing", "what is expected stands in `expect`: expect = \"nothing\""),
+    ("error", "what is expected stands in `expect`: expect = { error = \"no property\" }"),
+];
+
 /// What is given. `None` means that nothing was said.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Given {
@@ -240,7 +262,7 @@ fn attempt_range(text: &str) -> Option<RangeInclusive<u32>> {
     let number = |text: &str| {
         text.trim().parse::<u32>().ok().filter(|number| (1..=ATTEMPT_MAX).contains(&u64::from(*number)))
     };
-    match text.split_once("..") {
+    match text.split_once("..").or_else(|| text.split_once('-')) {
         Some((from, to)) => Some(number(from)?..=number(to.strip_prefix('=').unwrap_or(to))?),
         None => number(text).map(|number| number..=number),
     }

@@ -80,7 +80,7 @@ impl Context {
         })?;
         let (answer, answered) = channel();
         let question = Call::Question(Question { facts, ask, answer });
-        let gone = |_| Failed::from("nobody answers");
+        let gone = |_| Failed::from("the time for all tests together is over");
         self.calls.send(question).map_err(|_| "nobody is there to be asked")?;
         let steps = answered.recv().map_err(gone)?;
         self.answered.lock().clone_from(&steps);

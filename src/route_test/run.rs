@@ -108,8 +108,7 @@ impl Run<'_> {
         let known = Known { own: table.transports.as_deref(), others: self.known };
         for case in &table.cases {
             if self.is_due(test, &case.name) {
-                let result = self.case(&known, test, case);
-                self.report.cases.push(result);
+                self.case(&known, test, case);
             }
         }
     }
@@ -122,7 +121,10 @@ impl Run<'_> {
                 continue;
             }
             let begun = Instant::now();
-            let ran = script.run(&name, line, |question| self.ask(question.ask, &question.facts, &known));
+            let end = self.end;
+            let ran = script.run(&name, line, |question| {
+                (Instant::now() < end).then(|| self.ask(question.ask, &question.facts, &known))
+            });
             let failure = ran.err();
             let asked = asked_name(owner.ask, self.set, &test.file);
             let micros = micros(begun);
@@ -163,29 +165,46 @@ impl Run<'_> {
         steps
     }
 
-    fn case(&mut self, known: &Known<'_>, test: &TestSource, case: &Case) -> CaseResult {
+    fn case(&mut self, known: &Known<'_>, test: &TestSource, case: &Case) {
         let begun = Instant::now();
         let mut failure = None;
-        for facts in &case.facts {
-            let facts = Arc::new(facts.clone());
-            let steps = self.ask(case.ask, &facts, known);
-            if let Err(mismatch) = case.expected.check(&steps) {
-                failure = Some(Box::new(Failure {
-                    attempt: (case.facts.len() > 1).then_some(facts.attempt),
-                    file: test.file.clone(),
-                    line: case.line,
-                    expected: Some(mismatch.expected),
-                    got: Some(mismatch.got),
-                    hint: mismatch.hint,
-                    trace: steps,
-                    ..Failure::default()
-                }));
+        for attempt in &case.attempts {
+            if Instant::now() >= self.end {
+                self.report.out_of_time += 1;
+                return;
+            }
+            failure = self.attempt(known, test, case, *attempt).err();
+            if failure.is_some() {
                 break;
             }
         }
         let asked = asked_name(case.ask, self.set, &test.file);
         let (file, line, name) = (test.file.clone(), case.line, case.name.clone());
-        CaseResult { file, line, name, asked, failure, micros: micros(begun) }
+        self.report.cases.push(CaseResult { file, line, name, asked, failure, micros: micros(begun) });
+    }
+
+    fn attempt(
+        &mut self,
+        known: &Known<'_>,
+        test: &TestSource,
+        case: &Case,
+        attempt: u32,
+    ) -> Result<(), Box<Failure>> {
+        let failure = Failure {
+            attempt: (case.attempts.len() > 1).then_some(attempt),
+            file: test.file.clone(),
+            line: case.line,
+            ..Failure::default()
+        };
+        let facts = match case.facts(attempt) {
+            Ok(facts) => Arc::new(facts),
+            Err(problem) => return Err(Box::new(Failure { message: Some(problem.message), ..failure })),
+        };
+        let trace = self.ask(case.ask, &facts, known);
+        case.expected.check(&trace).map_err(|mismatch| {
+            let (expected, got) = (Some(mismatch.expected), Some(mismatch.got));
+            Box::new(Failure { expected, got, hint: mismatch.hint, trace, ..failure })
+        })
     }
 
     fn note_transports(&mut self, test: &TestSource, unsaid: bool) {

@@ -66,12 +66,12 @@ impl Script {
         self.compiled.tests()
     }
 
-    /// Runs the test of a name and line; `ask` answers what it asks.
+    /// Runs the test of a name and line; `ask` answers what it asks, or nothing more when the time is over.
     pub(super) fn run(
         &self,
         name: &str,
         line: u32,
-        mut ask: impl FnMut(&Question) -> Vec<Step>,
+        mut ask: impl FnMut(&Question) -> Option<Vec<Step>>,
     ) -> Result<(), Box<Failure>> {
         self.answered.lock().clear();
         let (script, done) = (&self.compiled, self.calls.clone());
@@ -85,8 +85,10 @@ impl Script {
             });
             let Ok(test) = test else { return Err(None) };
             while let Ok(Call::Question(question)) = self.received.recv() {
-                // Nobody waits for the answer when the test has failed meanwhile.
-                let _ = question.answer.send(ask(&question));
+                if let Some(steps) = ask(&question) {
+                    // It waits for the answer, which is what it asked for.
+                    let _ = question.answer.send(steps);
+                }
             }
             test.join().map_or(Err(None), |ran| ran.map_err(Some))
         });

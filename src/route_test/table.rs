@@ -14,7 +14,7 @@ use toml::de::DeTable;
 
 use super::expect::{self, Expected};
 use super::facts::{Subject, attempts, facts};
-use super::given::Given;
+use super::given::{GUESSES, Given};
 use crate::attempt::Level;
 use crate::config::{ConfigProblems, Problem, Reader, Section, Wrong};
 use crate::names::{AccountName, TransportName};
@@ -22,6 +22,8 @@ use crate::route::Facts;
 
 /// Cases in one file.
 const CASES_MAX: usize = 10_000;
+/// What a case is called elsewhere.
+const OTHER_NAMES: [&str; 4] = ["test", "tests", "it", "check"];
 
 /// Whom a case asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,9 +60,19 @@ pub(super) struct Case {
     /// Line of its `[[case]]`, from 1.
     pub(super) line: u32,
     pub(super) ask: Ask,
-    /// One for each attempt that it stands for.
-    pub(super) facts: Vec<Facts>,
+    /// The attempts that it stands for.
+    pub(super) attempts: Vec<u32>,
+    given: Given,
+    subject: Subject,
     pub(super) expected: Expected,
+}
+
+impl Case {
+    /// The facts of one of its attempts. They are made when they are needed: a long history for each of many attempts
+    /// would take much memory.
+    pub(super) fn facts(&self, attempt: u32) -> Result<Facts, Box<Problem>> {
+        facts(&self.given, &self.subject, attempt)
+    }
 }
 
 /// Reads a file; everything that is wrong with it is reported at once.
@@ -88,17 +100,18 @@ fn whole(mut top: Section<'_>, text: &str, owner: &Owner) -> Table {
     let owner = Owner { ask: ask(&mut top, owner).unwrap_or(owner.ask), subject: owner.subject.clone() };
     let mut section = top.section("defaults", "[defaults]");
     let defaults = Given::read(&mut section);
-    section.finish();
+    section.finish_with(GUESSES);
     let mut table = Table { transports, cases: Vec::new(), accounts: Vec::new() };
     cases(&mut top, text, &owner, &defaults, &mut table);
-    top.finish();
+    top.finish_with(&OTHER_NAMES.map(|name| (name, "did you mean `case`?")));
     table
 }
 
 fn cases(top: &mut Section<'_>, text: &str, owner: &Owner, defaults: &Given, table: &mut Table) {
     let reader = top.reader;
     let Some(value) = top.get("case") else {
-        if !top.is_misspelt("case") {
+        // One slip, one problem.
+        if !top.is_misspelt("case") && !OTHER_NAMES.iter().any(|name| top.has(name)) {
             let problem = Problem::new(0..0, "there is no case in this file", "expected [[case]]");
             reader.report(
                 problem.help(
@@ -159,27 +172,33 @@ fn case(
     let given = Given::read(&mut section).or(defaults);
     let asked = ask.unwrap_or(owner.ask);
     let expected = expect::read(&mut section, asked == Ask::Chain);
-    section.finish();
+    section.finish_with(GUESSES);
     let line = line_of(text, place.start);
     if let Some(account) = given.account.as_ref().and_then(|account| account.value.clone()) {
         table.accounts.push((account, line));
     }
     let subject = Subject { alone: asked == owner.ask, ..owner.subject.clone() };
-    let mut all = Vec::new();
-    for attempt in attempts(&given) {
-        match facts(&given, &subject, attempt) {
-            Ok(facts) => all.push(facts),
-            Err(problem) => {
-                let mut problem = *problem;
-                // What has no place of its own is about the case as a whole.
-                problem.place = problem.place.filter(|place| !place.is_empty()).or(Some(place.clone()));
-                problem.also = problem.also.filter(|(place, _)| !place.is_empty());
-                reader.report(problem);
-                return None;
-            }
+    let case = Case {
+        name: name?,
+        line,
+        ask: asked,
+        attempts: attempts(&given),
+        given,
+        subject,
+        expected: expected?,
+    };
+    // What cannot be is so for the first of several attempts or for the last.
+    for attempt in [case.attempts.iter().min()?, case.attempts.iter().max()?] {
+        if let Err(problem) = case.facts(*attempt) {
+            let mut problem = *problem;
+            // What has no place of its own is about the case as a whole.
+            problem.place = problem.place.filter(|place| !place.is_empty()).or(Some(place));
+            problem.also = problem.also.filter(|(place, _)| !place.is_empty());
+            reader.report(problem);
+            return None;
         }
     }
-    Some(Case { name: name?, line, ask: asked, facts: all, expected: expected? })
+    Some(case)
 }
 
 /// `ask = "chain"`, or a level, or `"script"` for the one beside the file.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::ScriptLimits;
-use crate::route::ScriptSet;
+use crate::route::{ScriptSet, Surroundings};
 
 /// From the fourth attempt on by the smarthost.
 const FOURTH: &str = "fn route(delivery) {\n    if delivery.attempt >= 4 {\n        log(\"late\");\n        return \"smarthost\";\n    }\n}\n";
@@ -123,6 +123,7 @@ expect = "direct"
 fn every_property_can_be_given() {
     for (condition, case) in [
         ("delivery.attempt == 3", "attempt = 3"),
+        ("delivery.attempt >= 3", "attempt = \"3-5\""),
         ("delivery.attempt == 3", "history = [\"451\", \"connect\"]"),
         ("delivery.attempt == 2", "last = \"451\""),
         ("delivery.account == ()", ""),
@@ -497,4 +498,34 @@ fn a_script_that_stands_alone_is_tested_with_the_tests_of_its_name() {
     let report = run(&set, &|_: &str| true, &Options::default());
     assert_eq!((report.complaints(), report.cases.len()), (Vec::new(), 1));
     assert_eq!(report.cases[0].asked, "one.rhai");
+}
+
+#[test]
+fn the_ready_made_scripts_are_without_findings() {
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let mut looked_at = 0;
+    for entry in fs::read_dir(scripts).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        if name.strip_suffix(".rhai").is_none_or(|stem| stem.contains('.')) {
+            continue;
+        }
+        let dir = directory(&[("global.rhai", &fs::read_to_string(&path).unwrap())]);
+        let (_, found) =
+            ScriptSet::check(dir.path(), &ScriptLimits::default(), &Surroundings::default()).unwrap();
+        assert_eq!(found, [], "{name}");
+        looked_at += 1;
+    }
+    assert!(looked_at >= 9, "{looked_at}");
+}
+
+#[test]
+fn a_test_in_rhai_cannot_ask_for_ever() {
+    let files = [
+        ("global.rhai", "fn route(d) { loop { } }"),
+        ("global.test.rhai", "fn test_x() { for n in 0..10000 { ask(delivery()); } }"),
+    ];
+    let report = run_with(&files, &Options { time_max: Duration::from_millis(200), ..Options::default() });
+    let failures = report.complaints();
+    assert!(failures[0].contains("the time for all tests together is over"), "{failures:?}");
 }

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -343,4 +344,46 @@ fn localserve_names_the_port_that_is_taken() {
         "{}",
         said(&output)
     );
+}
+
+#[test]
+fn dkim_keys_are_made_and_sign() {
+    let dir = tempfile::tempdir().unwrap();
+    for (kind, word) in [("--rsa", "k=rsa"), ("--ed25519", "k=ed25519")] {
+        let file = format!("s2026{}.pem", &kind[2..]);
+        let made = waypost(dir.path(), &["dkim", "genkey", kind, "--domain", "example.org", &file], "");
+        let line = String::from_utf8(made.stdout).unwrap();
+        let owner = format!("s2026{}._domainkey.example.org. IN TXT ( \"v=DKIM1; {word}; p=", &kind[2..]);
+        assert!(line.starts_with(&owner) && line.ends_with("\" )\n"), "{line}");
+        assert_eq!(fs::metadata(dir.path().join(&file)).unwrap().permissions().mode() & 0o777, 0o600);
+        let again = waypost(dir.path(), &["dkim", "genkey", &file], "");
+        assert!(again.status.code() == Some(4) && said(&again).contains("exists"), "{}", said(&again));
+    }
+    // Line ends as files have them.
+    let message = "From: ann@example.org\nSubject: x\n\nhello\n";
+    let two =
+        ["--selector", "s2026rsa", "--key", "s2026rsa.pem", "--selector", "e", "--key", "s2026ed25519.pem"];
+    let signed =
+        waypost(dir.path(), &[&["dkim", "sign", "--domain", "example.org"][..], &two].concat(), message);
+    let signed = String::from_utf8(signed.stdout).unwrap();
+    assert!(signed.ends_with(&message.replace('\n', "\r\n")), "{signed}");
+    assert_eq!(signed.matches("DKIM-Signature: v=1; ").count(), 2);
+
+    // Nobody answers there: what cannot be looked up is a temporary error, and a result like any other.
+    let nobody = ["--resolver", "127.0.0.1:9"];
+    let checked = waypost(dir.path(), &[&["dkim", "verify"][..], &nobody].concat(), &signed);
+    let lines = said(&checked);
+    assert!(
+        checked.status.success() && lines.starts_with("temperror\ntemperror d=example.org s=s2026rsa "),
+        "{lines}"
+    );
+    let json = waypost(dir.path(), &[&["dkim", "verify", "--json"][..], &nobody].concat(), message);
+    assert!(said(&json).contains("\"result\": \"none\""), "{}", said(&json));
+
+    let uneven =
+        waypost(dir.path(), &[&["dkim", "sign", "--domain", "example.org"][..], &two[..6]].concat(), message);
+    assert_eq!(uneven.status.code(), Some(2), "{}", said(&uneven));
+    let no_key = ["dkim", "sign", "--domain", "example.org", "--selector", "s", "--key", "nothing.pem"];
+    let no_key = waypost(dir.path(), &no_key, message);
+    assert!(no_key.status.code() == Some(4) && said(&no_key).contains("nothing.pem"), "{}", said(&no_key));
 }

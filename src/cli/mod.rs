@@ -16,11 +16,13 @@
 mod account;
 mod check;
 mod config_file;
+mod dkim;
 mod edit;
 mod error;
 mod localserve;
 pub mod logging;
 mod metrics;
+mod message_input;
 mod queue;
 mod queue_controls;
 mod queue_hold_rules;
@@ -105,6 +107,7 @@ enum Command {
     Spf(spf::SpfArgs),
     Status(status::StatusArgs),
     Metrics(metrics::MetricsArgs),
+    Dkim(dkim::DkimArgs),
 }
 
 /// What a command runs with.
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
         Command::Spf(args) => spf::run(&args, &shared, &mut out),
         Command::Status(args) => status::run(&args, &shared, &mut out),
         Command::Metrics(args) => metrics::run(&args, &shared, &mut out),
+        Command::Dkim(args) => dkim::run(&args, &shared, &mut out),
         // It has exit codes and words of its own, those of every other sendmail.
         Command::Sendmail(args) => return sendmail::run(args, shared.config),
     };

@@ -42,7 +42,8 @@ pub(super) struct Signature {
     pub(super) body_hash: Vec<u8>,
     /// `l=`.
     pub(super) body_bytes: Option<u64>,
-    pub(super) signature: Vec<u8>,
+    /// `b=`.
+    pub(super) proof: Vec<u8>,
 }
 
 /// What can be told of a signature even where it is no good.
@@ -133,7 +134,7 @@ fn interpret(tags: &Tags<'_>, claim: &Claim, now: Timestamp) -> Result<Signature
     }
     times(tags, now)?;
     let body_hash = decode_base64(&need("bh")?).ok_or_else(|| neutral("bh= is no base64"))?;
-    let signature =
+    let proof =
         decode_base64(&need("b")?).filter(|b| !b.is_empty()).ok_or_else(|| neutral("b= is no base64"))?;
     let body_bytes = number(tags, "l")?;
     Ok(Signature {
@@ -146,7 +147,7 @@ fn interpret(tags: &Tags<'_>, claim: &Claim, now: Timestamp) -> Result<Signature
         names,
         body_hash,
         body_bytes,
-        signature,
+        proof,
     })
 }
 
@@ -240,7 +241,7 @@ mod tests {
         assert_eq!((signature.domain.as_str(), signature.selector.as_str()), ("example.org", "s1"));
         assert_eq!((signature.header_form, signature.body_form), (Canonical::Simple, Canonical::Simple));
         assert_eq!(
-            (signature.names, signature.signature),
+            (signature.names, signature.proof),
             (vec!["to".to_owned(), "from".into()], b"abc".to_vec())
         );
         assert_eq!(claim.signature.as_deref(), Some("YWJj"));

@@ -119,7 +119,7 @@ fn by_key(key: &Key, signature: &Signature, signed: &[u8]) -> Result<(), Problem
     if key.strict && signature.identity_domain != signature.domain {
         return Err((Verdict::PermError, "the key wants i= to have the domain of d= (t=s)".to_owned()));
     }
-    key.prove(signature.algorithm, signed, &signature.signature)
+    key.prove(signature.algorithm, signed, &signature.proof)
 }
 
 /// The hashes of a body in the forms that its signatures want, each made once.

@@ -130,11 +130,11 @@ async fn keys_decide_too() {
         ("another", signer("x", Algorithm::Ed25519Sha256).key.record().unwrap()),
         ("rsa", FOOTBALL_KEYS.lines().nth(2).unwrap().split_once("TXT ").unwrap().1.to_owned()),
     ] {
-        zone.push_str(&format!("{selector}._domainkey.example.org TXT {text}\n"));
+        zone = zone + selector + "._domainkey.example.org TXT " + text.as_str() + "\n";
     }
-    zone.push_str("down._domainkey.example.org SERVFAIL\n");
-    zone.push_str("two._domainkey.example.org TXT v=spf1 -all\n");
-    zone.push_str(&format!("two._domainkey.example.org TXT {record}\n"));
+    zone += "down._domainkey.example.org SERVFAIL\n";
+    zone += "two._domainkey.example.org TXT v=spf1 -all\n";
+    zone = zone + "two._domainkey.example.org TXT " + record.as_str() + "\n";
     let dns = DnsServer::start(&zone).await;
     let resolver = Resolver::new(&dns.config());
     for (selector, verdict, why) in [

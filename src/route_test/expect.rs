@@ -181,8 +181,8 @@ impl Expected {
         let direct = self.transport.as_ref().is_some_and(|wanted| *wanted == TransportName::direct());
         match &step.answer {
             Answer::Nothing { .. } if direct => Some(
-                "the script decides nothing, and the next level is asked: expect \"nothing\"; when no level decides, \
-                 mail goes direct, which a case with `ask = \"chain\"` can expect"
+                "nothing is decided here, and the next level is asked: expect \"nothing\"; with `ask = \"chain\"` all levels \
+                 are asked, and when none decides, that is direct"
                     .to_owned(),
             ),
             _ => None,

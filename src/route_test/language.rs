@@ -211,7 +211,12 @@ fn assert_eq(got: &Dynamic, expected: &Dynamic, message: Option<&str>) -> Result
         Some(answer) => answer.compare(expected)?.err(),
         None if equal(got, expected)? => None,
         None => {
-            let (expected, got) = (show(expected, 0), show(got, 0));
+            let both = |chars_max| (show(expected, 0, chars_max), show(got, 0, chars_max));
+            let (mut expected, mut got) = both(LINE_CHARS_MAX);
+            if expected.contains('\n') || got.contains('\n') {
+                // Side by side they are compared element by element.
+                (expected, got) = both(0);
+            }
             let difference = diff(&expected, &got);
             Some(Mismatch { expected, got, hint: None, diff: difference })
         }
@@ -263,15 +268,15 @@ fn number(value: &Dynamic) -> Result<f64, &'static str> {
     value.as_float().or_else(|_| value.as_int().map(|int| int as f64))
 }
 
-/// A value as the language writes it, over several lines where it is long.
-fn show(value: &Dynamic, indent: usize) -> String {
+/// A value as the language writes it, over several lines where it is longer than `chars_max`.
+fn show(value: &Dynamic, indent: usize, chars_max: usize) -> String {
     if let Some(answer) = value.read_lock::<Answered>() {
         return expect::said(&answer.0);
     }
     let items: Vec<String> = if let Some(array) = value.read_lock::<Array>() {
-        array.iter().map(|item| show(item, indent + 2)).collect()
+        array.iter().map(|item| show(item, indent + 2, LINE_CHARS_MAX)).collect()
     } else if let Some(map) = value.read_lock::<Map>() {
-        map.iter().map(|(key, item)| format!("{key}: {}", show(item, indent + 2))).collect()
+        map.iter().map(|(key, item)| format!("{key}: {}", show(item, indent + 2, LINE_CHARS_MAX))).collect()
     } else if let Ok(text) = value.as_immutable_string_ref() {
         return format!("{:?}", text.as_str());
     } else if value.is_unit() {
@@ -281,7 +286,7 @@ fn show(value: &Dynamic, indent: usize) -> String {
     };
     let (open, close) = if value.is_map() { ("#{", "}") } else { ("[", "]") };
     let short = items.join(", ");
-    if short.chars().count() <= LINE_CHARS_MAX && !short.contains('\n') {
+    if short.chars().count() <= chars_max && !short.contains('\n') {
         return format!("{open}{short}{close}");
     }
     let lines: Vec<String> = items.iter().map(|item| format!("{:indent$}  {item},\n", "")).collect();

@@ -146,9 +146,10 @@ impl Report {
 impl Failure {
     /// What went wrong, without the trace.
     pub fn in_a_line(&self) -> String {
+        let line = |text: &str| text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
         let attempt = self.attempt.map(|attempt| format!("attempt {attempt}: ")).unwrap_or_default();
         let answer = match (&self.expected, &self.got) {
-            (Some(expected), Some(got)) => Some(format!("expected {expected}, got {got}")),
+            (Some(expected), Some(got)) => Some(format!("expected {}, got {}", line(expected), line(got))),
             _ => None,
         };
         let parts: Vec<String> = self.message.clone().into_iter().chain(answer).collect();

@@ -116,6 +116,25 @@ test result: FAILED. 1 passed; 3 failed
 }
 
 #[test]
+fn long_values_are_shown_as_their_differences() {
+    let test = "const TRANSPORTS = [];\nfn test_x() {\n    let want = [\"alpha beta gamma delta\", \"epsilon zeta eta theta\", \"iota kappa lambda mu\"];\n    \
+                let got = want; got.remove(1);\n    assert_eq(got, want);\n}\n";
+    let dir = scripts(&[("global.rhai", SCRIPT), ("global.test.rhai", test)]);
+    let (code, text) = route_test(dir.path(), &[]);
+    let shown = r#"
+---- scripts/global.test.rhai: test_x ----
+scripts/global.test.rhai:5:5
+differences  - expected  + got
+              [
+                "alpha beta gamma delta",
+            -   "epsilon zeta eta theta",
+                "iota kappa lambda mu",
+              ]
+"#;
+    assert!(code == 1 && text.contains(shown), "{text}");
+}
+
+#[test]
 fn mistakes_in_a_table_are_shown_with_a_mark_and_end_with_2() {
     let dir = scripts(&[
         ("global.rhai", SCRIPT),

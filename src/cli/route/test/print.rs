@@ -107,13 +107,8 @@ fn show(under: &str, case: &CaseResult, failure: &Failure, paint: Paint) -> Stri
     if let Some(attempt) = failure.attempt {
         let _ = writeln!(text, "   attempt  {attempt}");
     }
-    if let Some(expected) = &failure.expected {
-        let _ = writeln!(text, "  expected  {}", paint.good(&aligned(expected)));
-    }
-    if let Some(got) = &failure.got {
-        let _ = writeln!(text, "       got  {}", paint.bad(&aligned(got)));
-    }
     if let Some(diff) = &failure.diff {
+        let _ = writeln!(text, "differences  {}  {}", paint.good("- expected"), paint.bad("+ got"));
         for line in diff.lines() {
             let line = match line.get(..1) {
                 Some("-") => paint.good(line),
@@ -121,6 +116,13 @@ fn show(under: &str, case: &CaseResult, failure: &Failure, paint: Paint) -> Stri
                 _ => line.to_owned(),
             };
             let _ = writeln!(text, "            {line}");
+        }
+    } else {
+        if let Some(expected) = &failure.expected {
+            let _ = writeln!(text, "  expected  {}", paint.good(&aligned(expected)));
+        }
+        if let Some(got) = &failure.got {
+            let _ = writeln!(text, "       got  {}", paint.bad(&aligned(got)));
         }
     }
     text.push_str(&trace(case, failure, paint));

@@ -63,6 +63,8 @@ fn every_command_teaches_by_example() {
         vec!["queue", "dump"],
         vec!["route", "explain"],
         vec!["route", "stats"],
+        vec!["route", "shadow"],
+        vec!["route", "promote"],
         vec!["status"],
         vec!["metrics"],
         vec!["route", "new"],
@@ -146,26 +148,62 @@ fn accounts_without_a_server() {
     assert_eq!(format!("{seen:?}"), "[(String(\"ann\"), Bool(false)), (String(\"bob\"), Bool(true))]");
 }
 
-#[test]
-fn the_example_with_a_smarthost_of_last_resort_does_what_its_readme_says() {
+/// The commands of an example's README that need no server, each as it stands there, and words of each answer.
+fn example_does_what_its_readme_says(name: &str, wanted: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/smarthost-of-last-resort");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
     copy(&source, dir.path());
     let certificate = rcgen::generate_simple_self_signed(vec!["mail.example.org".to_owned()]).unwrap();
     fs::create_dir(dir.path().join("tls")).unwrap();
     fs::write(dir.path().join("tls/cert.pem"), certificate.cert.pem()).unwrap();
     fs::write(dir.path().join("tls/key.pem"), certificate.signing_key.serialize_pem()).unwrap();
-    let readme = fs::read_to_string(dir.path().join("README.md")).unwrap();
+    // The files that its operator puts the passwords into.
+    let config = fs::read_to_string(dir.path().join("waypost.toml")).unwrap();
+    fs::create_dir_all(dir.path().join("secrets")).unwrap();
+    for line in config.lines().filter(|line| line.starts_with("password_file")) {
+        fs::write(dir.path().join(line.split('"').nth(1).unwrap()), "secret\n").unwrap();
+    }
+    let readme = fs::read_to_string(dir.path().join("README.md")).unwrap().replace("\\\n", " ");
     let commands = readme.lines().filter_map(|line| line.strip_prefix("    waypost "));
-    let tried: Vec<_> =
-        commands.filter(|line| line.starts_with("check") || line.starts_with("route")).collect();
-    let wanted =
-        ["is good", "=> direct", "global.rhai:5: returned \"sending-service\"", "domain/example.org.rhai:4:"];
+    let offline = |line: &&str| line.starts_with("check") || line.starts_with("route");
+    let tried: Vec<_> = commands.filter(offline).collect();
     assert_eq!(tried.len(), wanted.len());
     for (command, wanted) in tried.iter().zip(wanted) {
-        let output = waypost(dir.path(), &command.split(' ').collect::<Vec<_>>(), "");
+        let output = waypost(dir.path(), &words(command), "");
         assert!(output.status.success() && said(&output).contains(wanted), "{command}: {}", said(&output));
     }
+}
+
+/// As a shell takes a line apart.
+fn words(line: &str) -> Vec<&str> {
+    let parts = line.split('\'').enumerate();
+    parts
+        .flat_map(
+            |(number, part)| if number % 2 == 1 { vec![part] } else { part.split_whitespace().collect() },
+        )
+        .collect()
+}
+
+#[test]
+fn each_example_does_what_its_readme_says() {
+    example_does_what_its_readme_says(
+        "smarthost-of-last-resort",
+        &[
+            "is good",
+            "=> direct",
+            "global.rhai:5: returned \"sending-service\"",
+            "domain/example.org.rhai:4:",
+        ],
+    );
+    example_does_what_its_readme_says(
+        "two-sending-services",
+        &["is good", "=> first-service", "=> second-service"],
+    );
+    example_does_what_its_readme_says(
+        "several-customers",
+        &["is good", "=> alpha-relay (domain level)", "=> beta-newsletters (account level)"],
+    );
+    example_does_what_its_readme_says("warming-up-a-new-address", &["is good", "=> "]);
 }
 
 /// What stands between a line that opens a block of this kind and the line that ends it.

@@ -528,4 +528,24 @@ fn a_test_in_rhai_cannot_ask_for_ever() {
     let report = run_with(&files, &Options { time_max: Duration::from_millis(200), ..Options::default() });
     let failures = report.complaints();
     assert!(failures[0].contains("the time for all tests together is over"), "{failures:?}");
+fn the_tests_of_the_examples_pass() {
+    for example in [
+        "examples/smarthost-of-last-resort",
+        "examples/two-sending-services",
+        "examples/several-customers",
+        "examples/warming-up-a-new-address",
+    ] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(example);
+        let config = crate::config::Config::parse(
+            &fs::read_to_string(dir.join("waypost.toml")).unwrap(),
+            &dir.join("waypost.toml"),
+        )
+        .unwrap();
+        let set = load(&dir.join("scripts"));
+        let report = run(&set, &config, &Options::default());
+        assert!(report.broken.is_empty(), "{example}: {:?}", report.complaints());
+        assert!(report.cases.len() >= 3, "{example} has no tests");
+        let failed: Vec<_> = report.cases.iter().filter(|case| case.failure.is_some()).collect();
+        assert!(failed.is_empty(), "{example}: {failed:?}");
+    }
 }

@@ -23,7 +23,7 @@ use crate::dns::Resolver;
 use crate::imap_server::{self, ImapContext};
 use crate::net::{ConnectionLimits, ListenError};
 use crate::queue::{self, Queue};
-use crate::route::{Router, ScriptProblem, ScriptSet};
+use crate::route::{Router, ScriptProblem, ScriptSet, ShadowParts};
 use crate::sasl::KeyKind;
 use crate::smtp_server::{self, SmtpContext};
 use crate::spool::{Spool, SpoolError, SpoolOptions};
@@ -71,6 +71,9 @@ pub enum StartError {
     /// The routing scripts do not load.
     #[error("the routing scripts have problems:\n{}", listed(.0))]
     Scripts(Vec<ScriptProblem>),
+    /// What was promoted cannot run.
+    #[error(transparent)]
+    Promotion(#[from] crate::route::ResumeError),
     /// The scripts directory cannot be watched.
     #[error(transparent)]
     Watch(#[from] crate::route::WatchError),
@@ -155,6 +158,7 @@ impl Server {
         let router =
             Router::new(&config.scripts_dir, config.script_limits.clone()).map_err(StartError::Scripts)?;
         let router = Arc::new(router);
+        router.resume_promotion(&config.data_dir)?;
         let resolver = Resolver::new(&config.dns);
         let engine = Engine::new(resolver.clone(), config.hostname.clone());
         let sockets = listen(&config.listeners)?;
@@ -171,6 +175,7 @@ impl Server {
 
         let waiting_count = waiting.len();
         let config = Arc::new(ArcSwap::from_pointee(config));
+        shadow(&router, &config, &resolver);
         let parts = queue::Parts {
             config: config.clone(),
             spool: spool.clone(),
@@ -373,6 +378,7 @@ impl Server {
         notes.extend(keep_keys(&self.store, &config).await?);
         self.limits.set(config.limits.connections_max, config.limits.connections_per_ip_max);
         self.config.store(Arc::new(config));
+        shadow(&self.router, &self.config, &self.resolver);
         self.queue.routes_changed();
         Ok(Reloaded { notes })
     }
@@ -418,6 +424,15 @@ async fn keep_keys(store: &Store, config: &Config) -> Result<Vec<String>, StoreE
         "their passwords are set again"
     };
     Ok(vec![format!("CRAM-MD5 does not work yet for {}, until {until}", without.join(", "))])
+}
+
+/// Runs the scripts that are only compared, or no more. Mail goes its way without them.
+fn shadow(router: &Router, config: &Arc<ArcSwap<Config>>, resolver: &Resolver) {
+    let dir = config.load().shadow_dir.clone();
+    let parts = ShadowParts { known: config.clone(), resolver: resolver.clone() };
+    if let Err(error) = router.set_shadow(dir.as_deref(), &parts) {
+        tracing::error!(%error, dir = ?dir, "no shadow scripts are compared");
+    }
 }
 
 fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {

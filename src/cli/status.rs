@@ -55,6 +55,10 @@ fn print(status: &Status, out: &mut dyn Write) -> std::io::Result<()> {
     let since =
         status.scripts_since.map_or_else(String::new, |at| format!(", running since {}", show::time(at)));
     writeln!(out, "scripts  {scripts}{since}")?;
+    if let Some(terms) = &status.promotion {
+        let (hash, from) = (&terms.hash, terms.from.display());
+        writeln!(out, "         promoted {hash} from {from}: {} % of the messages", terms.percent)?;
+    }
     if let Some(failed) = &status.failed_reload {
         let (when, count) = (show::when(failed.at, now), failed.problems.len());
         writeln!(

@@ -84,6 +84,8 @@ pub struct Config {
     pub limits: Limits,
     /// How an evaluation of a routing script is bounded.
     pub script_limits: ScriptLimits,
+    /// Scripts that are asked beside those that decide, and decide nothing.
+    pub shadow_dir: Option<PathBuf>,
     /// Where Prometheus may read metrics.
     pub metrics: Metrics,
 }

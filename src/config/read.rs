@@ -119,7 +119,9 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let only = directory.accounts.keys().next().filter(|_| directory.accounts.len() == 1).cloned();
     let queue = queue(top.section("queue", "[queue]"));
     let limits = limits(top.section("limits", "[limits]"));
-    let script_limits = script_limits(top.section("scripts", "[scripts]"));
+    let mut scripts = top.section("scripts", "[scripts]");
+    let shadow_dir = scripts.path("shadow").map(|path| path.value);
+    let script_limits = script_limits(scripts);
     let metrics = metrics(top.section("metrics", "[metrics]"));
     top.finish();
     Some(Config {
@@ -137,6 +139,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         queue,
         limits,
         script_limits,
+        shadow_dir,
         metrics,
     })
 }

@@ -139,6 +139,7 @@ fn everything_that_can_be_said() {
     assert_eq!(config.limits.received_max, usize::MAX);
     assert!(config.queue.retry.jitter.abs() < f64::EPSILON);
     assert_eq!(config.script_limits.time_max, Duration::from_millis(20));
+    assert_eq!(config.shadow_dir.as_deref(), Some(Path::new("next-scripts")));
     assert_eq!(config.metrics.listen, ["127.0.0.1:9100".parse().unwrap(), "[::1]:9100".parse().unwrap()]);
 }
 

@@ -11,6 +11,7 @@ use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Filter, QueueError};
+use crate::route::{PromoteError, PromotionReport, Router};
 use crate::sasl::{KeyKind, Mechanism};
 use crate::store::{NewHoldRule, Store, StoreError, Suppression};
 
@@ -77,6 +78,10 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
             let explained = explain(&config, &scripts, &context.resolver, &question, now).await?;
             Ok(Answer::Explained(Box::new(explained)))
         }
+        Request::RouteShadow { reset } => Ok(Answer::RouteShadow(context.router.shadow(reset))),
+        Request::RoutePromotion => Ok(Answer::RoutePromotion(Box::new(context.router.promotion()))),
+        Request::RoutePromote(promote) => promotion(context, move |router| router.promote(&promote)).await,
+        Request::RouteRollback => promotion(context, Router::roll_back).await,
         Request::AccountList => {
             accounts(&context.config.load_full(), &context.store).await.map(Answer::Accounts)
         }
@@ -152,6 +157,25 @@ async fn remove_hold_rule(context: &ControlContext, number: u32, dry_run: bool) 
         tracing::info!(rule = number, recipients = held.recipients, "hold rule removed");
     }
     Ok(Answer::HoldRule { rule: Some(rule), held })
+}
+
+/// Changes the promotion: compiling, testing and writing take their time.
+async fn promotion(
+    context: &ControlContext,
+    change: impl FnOnce(&Router) -> Result<PromotionReport, PromoteError> + Send + 'static,
+) -> Result<Answer, Fault> {
+    let router = context.router.clone();
+    let changed = tokio::task::spawn_blocking(move || change(&router)).await;
+    let changed = changed.map_err(|panicked| Fault::new(FaultKind::Failed, panicked.to_string()))?;
+    changed.map(|report| Answer::RoutePromotion(Box::new(report))).map_err(|error| {
+        let kind = match &error {
+            PromoteError::Percent(_) => FaultKind::BadRequest,
+            PromoteError::NoDirectory | PromoteError::NothingRuns => FaultKind::NotFound,
+            PromoteError::Io(_) | PromoteError::NotKept => FaultKind::Failed,
+            _ => FaultKind::Refused,
+        };
+        Fault::new(kind, error.to_string())
+    })
 }
 
 /// A transport that the configuration has.

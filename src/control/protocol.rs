@@ -12,7 +12,7 @@ use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{
     Action, Done, Filter, Held, ListedMessage, Page, Stats, SuppressionFilter, SuppressionPage,
 };
-use crate::route::{FailedReload, ScriptStats, Trace};
+use crate::route::{FailedReload, Promote, PromotionReport, ScriptStats, ShadowReport, Terms, Trace};
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
 
 /// What is asked.
@@ -25,6 +25,18 @@ pub enum Request {
     Metrics,
     /// What each script did.
     RouteStats,
+    /// Where the shadow would have gone elsewhere.
+    RouteShadow {
+        /// Count anew after this.
+        #[serde(default)]
+        reset: bool,
+    },
+    /// How the promotion stands.
+    RoutePromotion,
+    /// Let other scripts decide about a share of the mail.
+    RoutePromote(Promote),
+    /// Give all mail back to the scripts directory.
+    RouteRollback,
     /// A page of the queue.
     QueueList {
         /// Which messages.
@@ -146,6 +158,10 @@ pub enum Answer {
     Metrics(String),
     /// To [`Request::RouteStats`]: those that were asked.
     RouteStats(Vec<ScriptStats>),
+    /// To [`Request::RouteShadow`]: nothing where no shadow runs.
+    RouteShadow(Option<ShadowReport>),
+    /// To [`Request::RoutePromotion`], [`Request::RoutePromote`] and [`Request::RouteRollback`].
+    RoutePromotion(Box<PromotionReport>),
     /// To [`Request::QueueList`].
     Queue(Page),
     /// To [`Request::QueueShow`].
@@ -235,6 +251,9 @@ pub struct Status {
     /// Why the newest scripts on disk do not run, if so.
     #[serde(default)]
     pub failed_reload: Option<FailedReload>,
+    /// The promotion that runs.
+    #[serde(default)]
+    pub promotion: Option<Terms>,
     /// Counts.
     pub queue: Stats,
 }

@@ -3,7 +3,6 @@
 use super::ControlContext;
 use super::protocol::{Listening, Status};
 use crate::metrics::Page;
-use crate::route::Part;
 
 pub(super) fn status(context: &ControlContext) -> Status {
     let router = context.router.status();
@@ -20,6 +19,7 @@ pub(super) fn status(context: &ControlContext) -> Status {
         scripts: router.hash.to_string(),
         scripts_since: Some(router.since),
         failed_reload: router.failed,
+        promotion: context.router.promotion().running,
         queue: context.queue.stats(),
     }
 }
@@ -33,13 +33,10 @@ pub fn metrics(context: &ControlContext) -> String {
     page.gauge("waypost_start_time_seconds", help).add(&[], context.started.as_second());
     context.queue.write_metrics(&mut page);
     let router = context.router.status();
-    let help = "1; its labels say which script sets run, and their content hashes.";
-    let labels = [("set", Part::Live.as_str()), ("hash", &*router.hash)];
-    page.gauge("waypost_scripts_info", help).add(&labels, 1);
     let help = "When the set of scripts that runs was loaded.";
     page.gauge("waypost_scripts_loaded_timestamp_seconds", help).add(&[], router.since.as_second());
     let help = "1 when the newest scripts on disk are those that run, 0 when they were refused.";
     page.gauge("waypost_scripts_last_reload_successful", help).add(&[], u8::from(router.failed.is_none()));
-    context.router.counts().write(&mut page);
+    context.router.write_metrics(&mut page);
     page.into_text()
 }

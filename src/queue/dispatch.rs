@@ -18,7 +18,7 @@ use crate::address::Mailbox;
 use crate::attempt::{Attempt, Decision, Level};
 use crate::config::{Config, Lookup, Rate, Transport, TransportKind};
 use crate::names::{QueueId, TransportName};
-use crate::route::{Facts, ScriptSet, Trace};
+use crate::route::{Facts, RouteError, ScriptSet};
 use crate::smtp::Reply;
 use crate::spool::{NewMessage, RecipientState};
 
@@ -194,7 +194,7 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
             }
             Decides::Scripts => {
                 let facts = Arc::new(facts(inner, &chosen.set, config, &message, &subject, now).await);
-                way(config, &router.decide(&chosen, &facts, config), &facts)
+                way(config, router.decide(&chosen, id, &facts, config), &facts)
             }
         };
         match decided {
@@ -229,36 +229,41 @@ pub(super) async fn choose(inner: &Arc<Inner>, config: &Config, loaded: Loaded) 
 /// and the others bounce.
 pub(super) async fn refusal(inner: &Inner, message: &NewMessage) -> Option<Reply> {
     let config = inner.parts.config.load_full();
-    let at_submission =
-        |kind: &TransportKind| matches!(kind, TransportKind::Fail { at_submission: true, .. });
+    let refuses = |kind: &TransportKind| matches!(kind, TransportKind::Fail { at_submission: true, .. });
     // Without such a transport, which is the rule, nobody is asked twice.
-    if !config.transports.values().any(|transport| at_submission(&transport.kind)) {
+    if !config.transports.values().any(|transport| refuses(&transport.kind)) {
         return None;
     }
-    let (now, scripts) = (crate::clock::now(), inner.parts.router.current());
+    // Which set decides is told by the queue id, which the message has not got yet: all of them must refuse it.
+    let (now, sets) = (crate::clock::now(), inner.parts.router.deciding());
     let mut refused = None;
     for (number, recipient) in message.envelope.recipients.iter().enumerate() {
         if !matches!(config.lookup(&recipient.address), Lookup::Foreign) {
             return None;
         }
         let subject = Subject::fresh(number as u32);
-        let facts = Arc::new(facts(inner, &scripts, &config, message, &subject, now).await);
-        // What cannot be decided now is deferred by the queue, and seen by the operator there.
-        let (way, _) = way(&config, &scripts.decide(&facts, &*config), &facts).ok()?;
-        match way {
-            Way::Transport(transport) if at_submission(&transport.kind) => {
-                let TransportKind::Fail { reply, .. } = &transport.kind else { return None };
-                refused.get_or_insert_with(|| reply.clone());
+        for chosen in &sets {
+            let facts = facts(inner, &chosen.set, &config, message, &subject, now).await;
+            // What cannot be decided now is deferred by the queue, and seen by the operator there.
+            let decision = chosen.set.decide(&Arc::new(facts), &*config).verdict().ok()?;
+            match &config.transports.get(&decision.transport)?.kind {
+                TransportKind::Fail { reply, at_submission: true } => {
+                    refused.get_or_insert_with(|| reply.clone());
+                }
+                _ => return None,
             }
-            Way::Transport(_) | Way::Local => return None,
         }
     }
     refused
 }
 
 /// The way that the scripts chose.
-fn way(config: &Config, trace: &Trace, facts: &Facts) -> Result<(Way, Decision), String> {
-    let mut decision = trace.verdict().map_err(|error| error.to_string())?;
+fn way(
+    config: &Config,
+    verdict: Result<Decision, RouteError>,
+    facts: &Facts,
+) -> Result<(Way, Decision), String> {
+    let mut decision = verdict.map_err(|error| error.to_string())?;
     decision.mx.clone_from(&facts.mx);
     transport_way(config, decision)
 }

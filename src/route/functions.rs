@@ -132,11 +132,16 @@ fn share(key: &str, percent: FLOAT) -> Result<bool, Failed> {
     if !(0.0..=100.0).contains(&percent) {
         return Err(format!("share: percent is 0 to 100, not {percent}").into());
     }
+    Ok(in_share(key, percent))
+}
+
+/// Whether a key is among so many percent of all keys.
+pub(super) fn in_share(key: &str, percent: f64) -> bool {
     let digest = Sha256::digest(key.as_bytes());
     let first = digest.iter().take(8).fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
     // 53 bits are exact in a float, so that 100 takes every key and 0 takes none.
-    let part = (first >> 11) as FLOAT / (1u64 << 53) as FLOAT;
-    Ok(part * 100.0 < percent)
+    let part = (first >> 11) as f64 / (1u64 << 53) as f64;
+    part * 100.0 < percent
 }
 
 #[cfg(test)]

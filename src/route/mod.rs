@@ -17,6 +17,8 @@
 //! | `failure`, `trace` | what came out of it |
 //! | `router`, `watch` | the running set |
 //! | `rollout` | which set decides about a message, and who learns of it |
+//! | `promotion` | the set that decides about a share of the mail |
+//! | `shadow`, `difference` | the set that is asked beside, and where it differs |
 //! | `counts` | what the scripts did, for metrics |
 //! | `test_script`, `way` | what tests of scripts need: tests in the same language, and where an evaluation went |
 //!
@@ -24,6 +26,7 @@
 
 mod counts;
 mod delivery;
+mod difference;
 mod engine;
 mod facts;
 mod failure;
@@ -31,9 +34,11 @@ mod functions;
 mod lint;
 mod modules;
 mod problem;
+mod promotion;
 mod rollout;
 mod router;
 mod set;
+mod shadow;
 mod source;
 mod syntax;
 mod test_script;
@@ -51,16 +56,19 @@ mod tests;
 
 pub use counts::{Part, ScriptCounts, ScriptStats};
 pub use delivery::{PropertyDoc, properties};
+pub use difference::{Difference, Differences, Direction, DomainPair, Example, Mistake, Tally};
 pub use facts::Facts;
 pub use functions::{FUNCTIONS, Function};
 pub use lint::Surroundings;
 pub use problem::{Rule, ScriptProblem, Severity};
-pub use rollout::Chosen;
+pub use promotion::{Ended, PromotionDir, PromotionIoError, PromotionState, Terms, WhyEnded};
+pub use rollout::{Chosen, Promote, PromoteError, PromotionReport, ResumeError};
 pub use router::{FailedReload, Reloaded, Router, RouterStatus};
 pub use set::{KnownTransports, ScriptSet};
+pub use shadow::{ShadowParts, ShadowReport};
 pub use source::TestSource;
 pub(crate) use test_script::{TestError, TestScript, delivery as delivery_value, facts_of};
 pub use trace::{Answer, ErrorKind, NotAsked, RouteError, ScriptError, ScriptId, Step, Trace};
 pub use value_type::{TextOf, ValueType};
-pub use watch::{Watch, WatchError, watch};
+pub use watch::{Follow, Watch, WatchError, watch};
 pub(crate) use way::{Visit, Way};

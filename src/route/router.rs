@@ -13,10 +13,11 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::counts::ScriptCounts;
 use super::problem::ScriptProblem;
+use super::rollout::Rollout;
 use super::set::ScriptSet;
 use super::trace::ScriptId;
+use super::watch::Follow;
 use crate::clock;
 use crate::config::ScriptLimits;
 
@@ -26,7 +27,7 @@ pub struct Router {
     limits: ScriptLimits,
     current: ArcSwap<ScriptSet>,
     changes: watch::Sender<Arc<str>>,
-    pub(super) counts: ScriptCounts,
+    pub(super) rollout: Rollout,
     state: Mutex<State>,
 }
 
@@ -54,6 +55,33 @@ impl Reloaded {
     /// Whether the files are the same as before.
     pub fn is_same(&self) -> bool {
         self.hash == self.previous
+    }
+
+    /// What a new set changes.
+    pub(super) fn between(old: Option<&ScriptSet>, new: &ScriptSet) -> Self {
+        let by_file = |set: &ScriptSet| -> BTreeMap<Arc<str>, Arc<str>> {
+            set.scripts().iter().map(|id| (id.file.clone(), id.hash.clone())).collect()
+        };
+        let (before, after) = (old.map(by_file).unwrap_or_default(), by_file(new));
+        let previous = old.map_or_else(|| "".into(), |old| old.hash().clone());
+        let mut reloaded = Self { hash: new.hash().clone(), previous, ..Self::default() };
+        for (file, hash) in &after {
+            match before.get(file) {
+                None => reloaded.added.push(file.to_string()),
+                Some(old) if old != hash => reloaded.changed.push(file.to_string()),
+                Some(_) => {}
+            }
+        }
+        let gone = before.keys().filter(|file| !after.contains_key(*file));
+        reloaded.removed = gone.map(ToString::to_string).collect();
+        reloaded
+    }
+
+    pub(super) fn log(&self, message: &str) {
+        tracing::info!(
+            hash = %self.hash, previous = %self.previous, added = ?self.added, changed = ?self.changed,
+            removed = ?self.removed, "{message}"
+        );
     }
 }
 
@@ -90,7 +118,7 @@ impl Router {
             limits,
             changes: watch::Sender::new(set.hash().clone()),
             current: ArcSwap::from_pointee(set),
-            counts: ScriptCounts::default(),
+            rollout: Rollout::default(),
             state: Mutex::new(State { since: clock::now(), failed: None }),
         })
     }
@@ -110,6 +138,20 @@ impl Router {
         &self.dir
     }
 
+    pub(super) fn limits(&self) -> &ScriptLimits {
+        &self.limits
+    }
+
+    /// Puts the scripts of a directory to the test that a reload has to pass.
+    pub(super) fn check(&self, dir: &Path) -> Result<ScriptSet, Vec<ScriptProblem>> {
+        ScriptSet::load(dir, &self.limits)
+    }
+
+    /// Another set decides about mail, or about another share of it.
+    pub(super) fn tell_change(&self, hash: Arc<str>) {
+        self.changes.send_replace(hash);
+    }
+
     /// Reads the directory again; a good set runs from now on, a bad one changes nothing.
     pub fn reload(&self) -> Result<Reloaded, Vec<ScriptProblem>> {
         // Held throughout, so that of two reloads at once the later reading wins.
@@ -117,14 +159,17 @@ impl Router {
         match ScriptSet::load(&self.dir, &self.limits) {
             Ok(set) => {
                 let old = self.current.load_full();
-                let reloaded = compare(&old, &set);
+                let reloaded = Reloaded::between(Some(&old), &set);
                 state.failed = None;
                 if !reloaded.is_same() {
                     let hash = set.hash().clone();
                     self.current.store(Arc::new(set));
                     self.changes.send_replace(hash);
                     state.since = clock::now();
+                    reloaded.log("routing scripts reloaded");
                 }
+                drop(state);
+                self.end_if_live();
                 Ok(reloaded)
             }
             Err(problems) => {
@@ -148,21 +193,16 @@ impl Router {
     }
 }
 
-fn compare(old: &ScriptSet, new: &ScriptSet) -> Reloaded {
-    let by_file = |set: &ScriptSet| -> BTreeMap<Arc<str>, Arc<str>> {
-        set.scripts().iter().map(|id| (id.file.clone(), id.hash.clone())).collect()
-    };
-    let (before, after) = (by_file(old), by_file(new));
-    let mut reloaded =
-        Reloaded { hash: new.hash().clone(), previous: old.hash().clone(), ..Reloaded::default() };
-    for (file, hash) in &after {
-        match before.get(file) {
-            None => reloaded.added.push(file.to_string()),
-            Some(old) if old != hash => reloaded.changed.push(file.to_string()),
-            Some(_) => {}
-        }
+impl Follow for Router {
+    fn dir(&self) -> &Path {
+        &self.dir
     }
-    let gone = before.keys().filter(|file| !after.contains_key(*file));
-    reloaded.removed = gone.map(ToString::to_string).collect();
-    reloaded
+
+    fn called(&self) -> &'static str {
+        "routing scripts"
+    }
+
+    fn reload(&self) -> Result<Reloaded, Vec<ScriptProblem>> {
+        Self::reload(self)
+    }
 }

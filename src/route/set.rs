@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use rhai::{AST, CallFnOptions, Dynamic, Engine, EvalAltResult, Scope};
 
 use super::delivery::{Call, Delivery, Steps};
@@ -56,6 +57,17 @@ impl KnownTransports for Config {
 
     fn names(&self) -> Vec<String> {
         self.transports.keys().map(ToString::to_string).collect()
+    }
+}
+
+/// The transports of the moment, whenever that is.
+impl KnownTransports for ArcSwap<Config> {
+    fn knows(&self, name: &str) -> bool {
+        self.load().knows(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.load().names()
     }
 }
 

@@ -9,7 +9,7 @@
 //! that is watched.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -20,13 +20,25 @@ use notify::{EventKind, RecursiveMode};
 use notify_debouncer_full::{DebounceEventResult, Debouncer, RecommendedCache, new_debouncer};
 
 use super::problem::ScriptProblem;
-use super::router::Router;
+use super::router::Reloaded;
 
 /// How long the directory must be quiet.
 const QUIET: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_millis(100);
 /// How often the path is resolved again.
 const RESOLVE_EVERY: Duration = Duration::from_secs(2);
+
+/// A set of scripts that is loaded again when its files change.
+pub trait Follow: Send + Sync {
+    /// Where they are, as configured.
+    fn dir(&self) -> &Path;
+
+    /// What the log calls them.
+    fn called(&self) -> &'static str;
+
+    /// Reads the directory again; says in the log what is new.
+    fn reload(&self) -> Result<Reloaded, Vec<ScriptProblem>>;
+}
 
 /// Why the scripts cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +64,11 @@ enum Event {
     Stop,
 }
 
-/// Watches the router's directory on a thread of its own, and reloads when something in it changes.
-pub fn watch(router: Arc<Router>) -> Result<Watch, WatchError> {
+/// Watches a set's directory on a thread of its own, and reloads when something in it changes.
+pub fn watch(scripts: Arc<dyn Follow>) -> Result<Watch, WatchError> {
     let (events, received) = channel();
     let mut watcher =
-        Watcher { router, events: events.clone(), watched: None, complaint: None, reported: Vec::new() };
+        Watcher { scripts, events: events.clone(), watched: None, complaint: None, reported: Vec::new() };
     watcher.follow()?;
     let thread =
         std::thread::Builder::new().name("route-watch".into()).spawn(move || watcher.run(&received))?;
@@ -78,7 +90,7 @@ impl Drop for Watch {
 type Notifier = Debouncer<notify::RecommendedWatcher, RecommendedCache>;
 
 struct Watcher {
-    router: Arc<Router>,
+    scripts: Arc<dyn Follow>,
     events: Sender<Event>,
     watched: Option<(PathBuf, Notifier)>,
     /// Why nothing is watched, as the log has it already.
@@ -97,7 +109,7 @@ impl Watcher {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Ok(Event::Failed(errors)) => {
                     for error in errors {
-                        tracing::warn!(%error, "watching the routing scripts");
+                        tracing::warn!(%error, "watching the {}", self.scripts.called());
                     }
                     // Events may have been lost: look at everything, and watch anew.
                     self.watched = None;
@@ -128,7 +140,7 @@ impl Watcher {
                 // It is tried again every two seconds; the log needs it once.
                 let complaint = error.to_string();
                 if self.complaint.as_ref() != Some(&complaint) {
-                    tracing::warn!(%error, "routing scripts");
+                    tracing::warn!(%error, "{}", self.scripts.called());
                     self.complaint = Some(complaint);
                 }
                 false
@@ -137,7 +149,7 @@ impl Watcher {
     }
 
     fn follow(&mut self) -> Result<bool, WatchError> {
-        let Ok(real) = fs::canonicalize(self.router.dir()) else {
+        let Ok(real) = fs::canonicalize(self.scripts.dir()) else {
             // It is gone for now; the running set stays, and we look again soon.
             return Ok(self.watched.take().is_some());
         };
@@ -161,22 +173,16 @@ impl Watcher {
     }
 
     fn reload(&mut self) {
-        match self.router.reload() {
+        match self.scripts.reload() {
             Ok(reloaded) if reloaded.is_same() => {
                 if !std::mem::take(&mut self.reported).is_empty() {
-                    tracing::info!(hash = %reloaded.hash, "routing scripts are again those that run");
+                    tracing::info!(hash = %reloaded.hash, "{} are again those that run", self.scripts.called());
                 }
             }
-            Ok(reloaded) => {
-                self.reported.clear();
-                tracing::info!(
-                    hash = %reloaded.hash, previous = %reloaded.previous, added = ?reloaded.added,
-                    changed = ?reloaded.changed, removed = ?reloaded.removed, "routing scripts reloaded"
-                );
-            }
+            Ok(_) => self.reported.clear(),
             Err(problems) => {
                 for problem in problems.iter().filter(|problem| !self.reported.contains(problem)) {
-                    tracing::error!(%problem, "routing scripts not reloaded, those that ran still run");
+                    tracing::error!(%problem, "{} not reloaded, those that ran still run", self.scripts.called());
                 }
                 self.reported = problems;
             }

@@ -2,6 +2,8 @@
 
 mod explain;
 mod new;
+mod promote;
+mod shadow;
 mod stats;
 mod test;
 
@@ -25,11 +27,15 @@ enum RouteCommand {
     Stats(stats::StatsArgs),
     New(new::NewArgs),
     Test(test::TestArgs),
+    Shadow(shadow::ShadowArgs),
+    Promote(promote::PromoteArgs),
 }
 
 pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
     match &args.command {
         RouteCommand::Explain(args) => explain::run(args, shared, out),
+        RouteCommand::Shadow(args) => shadow::run(args, shared, out),
+        RouteCommand::Promote(args) => promote::run(args, shared, out),
         RouteCommand::Stats(args) => stats::run(args, shared, out),
         RouteCommand::New(args) => new::run(args, shared, out),
         RouteCommand::Test(args) => test::run(args, shared, out),

@@ -12,6 +12,7 @@ use super::*;
 use crate::address::Mailbox;
 use crate::config::ScriptLimits;
 use crate::envelope::ReversePath;
+use crate::route::Router;
 use crate::route::tests::{directory, write};
 use crate::route::{Facts, Reloaded, ScriptSet};
 

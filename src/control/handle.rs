@@ -22,7 +22,7 @@ const PASSWORD_BYTES: std::ops::RangeInclusive<usize> = 1..=1_000;
 
 pub(super) async fn handle(context: &ControlContext, request: Request) -> Result<Answer, Fault> {
     match request {
-        Request::Status => Ok(Answer::Status(status(context))),
+        Request::Status => Ok(Answer::Status(Box::new(status(context)))),
         Request::Metrics => Ok(Answer::Metrics(metrics(context))),
         Request::RouteStats => Ok(Answer::RouteStats(context.router.counts().stats())),
         Request::QueueList { filter, after, limit } => {
@@ -78,7 +78,7 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
             let explained = explain(&config, &scripts, &context.resolver, &question, now).await?;
             Ok(Answer::Explained(Box::new(explained)))
         }
-        Request::RouteShadow { reset } => Ok(Answer::RouteShadow(context.router.shadow(reset))),
+        Request::RouteShadow { reset } => Ok(Answer::RouteShadow(context.router.shadow(reset).map(Box::new))),
         Request::RoutePromotion => Ok(Answer::RoutePromotion(Box::new(context.router.promotion()))),
         Request::RoutePromote(promote) => promotion(context, move |router| router.promote(&promote)).await,
         Request::RouteRollback => promotion(context, Router::roll_back).await,

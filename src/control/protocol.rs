@@ -153,13 +153,13 @@ pub enum Response {
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Status>),
     /// To [`Request::Metrics`]: Prometheus' text format.
     Metrics(String),
     /// To [`Request::RouteStats`]: those that were asked.
     RouteStats(Vec<ScriptStats>),
     /// To [`Request::RouteShadow`]: nothing where no shadow runs.
-    RouteShadow(Option<ShadowReport>),
+    RouteShadow(Option<Box<ShadowReport>>),
     /// To [`Request::RoutePromotion`], [`Request::RoutePromote`] and [`Request::RouteRollback`].
     RoutePromotion(Box<PromotionReport>),
     /// To [`Request::QueueList`].

@@ -528,6 +528,9 @@ fn a_test_in_rhai_cannot_ask_for_ever() {
     let report = run_with(&files, &Options { time_max: Duration::from_millis(200), ..Options::default() });
     let failures = report.complaints();
     assert!(failures[0].contains("the time for all tests together is over"), "{failures:?}");
+}
+
+#[test]
 fn the_tests_of_the_examples_pass() {
     for example in [
         "examples/smarthost-of-last-resort",

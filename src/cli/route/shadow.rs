@@ -60,12 +60,11 @@ pub(super) fn run(args: &ShadowArgs, shared: &Shared, out: &mut dyn Write) -> Re
 
 fn print(report: &ShadowReport, out: &mut dyn Write) -> std::io::Result<()> {
     let now = crate::clock::now();
+    let dir = report.dir.display();
     match &report.hash {
-        Some(hash) => {
-            writeln!(out, "{} ({hash}), compared since {}", report.dir.display(), show::time(report.since))?
-        }
-        None => writeln!(out, "{}: nothing there that can be asked", report.dir.display())?,
-    }
+        Some(hash) => writeln!(out, "{dir} ({hash}), compared since {}", show::time(report.since)),
+        None => writeln!(out, "{dir}: nothing there that can be asked"),
+    }?;
     if let Some(failed) = &report.failed {
         writeln!(out, "its newest files are not asked, refused {}:", show::when(failed.at, now))?;
         failed.problems.iter().try_for_each(|problem| writeln!(out, "    {problem}"))?;

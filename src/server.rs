@@ -141,7 +141,7 @@ impl Server {
         let lock = DataDirLock::take(&config.data_dir)?;
         let tls = match (tls, &config.tls) {
             (Some(given), _) => Some(given),
-            (None, Some(files)) => Some(ServerTls::load(files)?),
+            (None, Some(tls)) => Some(ServerTls::load(&tls.files)?),
             (None, None) => None,
         };
         let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
@@ -208,6 +208,9 @@ impl Server {
             _lock: lock,
         };
         server.serve(sockets);
+        if let Some(tls) = server.tls.clone() {
+            server.tasks.spawn(crate::tls::watch(tls, server.stopping.clone()));
+        }
         server.serve_metrics(metrics_sockets);
         crate::control::serve(server.control(), server.stopping.clone(), &server.tasks)
             .map_err(StartError::Control)?;
@@ -307,6 +310,7 @@ impl Server {
             reload: self.reload_sender.clone(),
             started: self.started,
             listeners: self.addresses.as_slice().into(),
+            tls: self.tls.clone(),
         }
     }
 
@@ -367,13 +371,13 @@ impl Server {
         for account in config.accounts.keys() {
             self.store.ensure_account(account).await?;
         }
+        if let (Some(shown), Some(tls)) = (&self.tls, &config.tls) {
+            shown.reload(&tls.files)?;
+        }
         // Right before the rest of the configuration: the scripts may name transports that only it has.
         let scripts = self.router.reload().map_err(StartError::Scripts)?;
         if !scripts.is_same() {
             notes.push(format!("routing scripts {} run now", scripts.hash));
-        }
-        if let (Some(tls), Some(files)) = (&self.tls, &config.tls) {
-            tls.reload(files)?;
         }
         notes.extend(keep_keys(&self.store, &config).await?);
         self.limits.set(config.limits.connections_max, config.limits.connections_per_ip_max);

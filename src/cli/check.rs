@@ -87,7 +87,7 @@ fn check(file: &Path) -> (Report, Option<ConfigProblems>) {
             return (report, Some(problems));
         }
     };
-    if let Some(error) = config.tls.as_ref().and_then(|files| ServerTls::load(files).err()) {
+    if let Some(error) = config.tls.as_ref().and_then(|tls| ServerTls::load(&tls.files).err()) {
         report.tls.push(error.to_string());
     }
     match load_scripts(&config) {

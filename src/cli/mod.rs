@@ -34,6 +34,7 @@ mod serve;
 mod show;
 mod spf;
 mod status;
+mod tls;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
@@ -108,6 +109,7 @@ enum Command {
     Status(status::StatusArgs),
     Metrics(metrics::MetricsArgs),
     Dkim(dkim::DkimArgs),
+    Tls(tls::TlsArgs),
 }
 
 /// What a command runs with.
@@ -160,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &shared, &mut out),
         Command::Metrics(args) => metrics::run(&args, &shared, &mut out),
         Command::Dkim(args) => dkim::run(&args, &shared, &mut out),
+        Command::Tls(args) => tls::run(&args, &shared, &mut out),
         // It has exit codes and words of its own, those of every other sendmail.
         Command::Sendmail(args) => return sendmail::run(args, shared.config),
     };

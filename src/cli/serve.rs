@@ -14,8 +14,8 @@ The server runs in the foreground and logs to standard error. Under systemd
   SIGTERM, Ctrl-C  takes nothing new, lets what is under way end, and stops
   SIGHUP           loads configuration, certificate and scripts again
 
-Scripts are also loaded again by themselves when a file changes. What is bad is
-reported and changes nothing.
+Scripts and certificates are also loaded again by themselves when a file changes.
+What is bad is reported and changes nothing.
 
 Examples:
   waypost serve

@@ -1,5 +1,5 @@
 //! Reads who we are to somebody else: a user name, and a password that stands in the file, in a file of its own or in
-//! the environment; and how our users log in here.
+//! the environment; and how our users log in here. Other secrets come from the same places.
 
 use std::path::PathBuf;
 
@@ -39,19 +39,41 @@ impl Default for Auth {
     }
 }
 
-/// The places that a password may come from.
-const PASSWORD_KEYS: [&str; 3] = ["password", "password_file", "password_env"];
+/// The places that a secret may come from.
+pub(super) struct SecretKeys {
+    /// What it is, for messages: a password.
+    pub(super) what: &'static str,
+    /// In the file itself, in a file of its own, in the environment.
+    pub(super) keys: [&'static str; 3],
+}
+
+/// A secret, as far as it was found.
+pub(super) struct Found {
+    /// The key that gives it.
+    pub(super) given: Option<&'static str>,
+    /// `None` too where something is wrong with it, which is reported.
+    pub(super) value: Option<Secret>,
+}
+
+const PASSWORD: SecretKeys =
+    SecretKeys { what: "password", keys: ["password", "password_file", "password_env"] };
+
+/// Reads a secret from the one place that is given.
+pub(super) fn secret(table: &mut Section<'_>, from: &SecretKeys, look: Look) -> Found {
+    let given: Vec<&'static str> = from.keys.into_iter().filter(|key| table.has(key)).collect();
+    let value = read_secret(table, from, look);
+    if let [first, second, ..] = given[..] {
+        let message = format!("the {} is given twice, in `{first}` and in `{second}`", from.what);
+        table.reader.report(Problem::new(table.key_place(second), message, "one of them is too much"));
+    }
+    Found { given: given.first().copied(), value }
+}
 
 /// A user name and its password, where there are any; `None` too where something is wrong with them, which is reported.
 pub(super) fn name_and_password(table: &mut Section<'_>, look: Look) -> Option<(String, Secret)> {
     let username = table.parsed("username", "a user name", |text| not_empty(text, "a user name"));
-    let given: Vec<&str> = PASSWORD_KEYS.into_iter().filter(|key| table.has(key)).collect();
-    let password = password(table, look);
-    if let [first, second, ..] = given[..] {
-        let message = format!("the password is given twice, in `{first}` and in `{second}`");
-        table.reader.report(Problem::new(table.key_place(second), message, "one of them is too much"));
-    }
-    match (table.has("username"), given.first()) {
+    let password = secret(table, &PASSWORD, look);
+    match (table.has("username"), password.given) {
         (true, None) => {
             table.missing("password_file", "password_file = \"password\", or `password_env`, or `password`");
         }
@@ -61,7 +83,7 @@ pub(super) fn name_and_password(table: &mut Section<'_>, look: Look) -> Option<(
         }
         _ => {}
     }
-    Some((username?, password?))
+    Some((username?, password.value?))
 }
 
 /// A login by SASL.
@@ -109,19 +131,20 @@ fn mechanisms(table: &mut Section<'_>) -> Vec<Placed<Mechanism>> {
     })
 }
 
-fn password(table: &mut Section<'_>, look: Look) -> Option<Secret> {
-    let inline = table.parsed("password", "a password", |text| not_empty(text, "a password"));
-    let file = table.path("password_file");
-    let env = table.placed("password_env", "the name of an environment variable", |text| {
+fn read_secret(table: &mut Section<'_>, from: &SecretKeys, look: Look) -> Option<Secret> {
+    let (what, [inline, file, env]) = (from.what, from.keys);
+    let inline = table.parsed(inline, &format!("a {what}"), |text| not_empty(text, &format!("a {what}")));
+    let file = table.path(file);
+    let env = table.placed(env, "the name of an environment variable", |text| {
         not_empty(text, "a name").and_then(|name| {
             if name.contains(['=', '\0']) { Err("a name holds no `=`".to_owned()) } else { Ok(name) }
         })
     });
     let found = match (inline, file, env) {
-        (Some(password), ..) => password,
+        (Some(secret), ..) => secret,
         // The world outside the text is not looked at: nobody logs in with this.
         (None, Some(_), _) | (None, None, Some(_)) if look == Look::Text => String::new(),
-        (None, Some(file), _) => read_file(table, &file)?,
+        (None, Some(file), _) => read_file(table, &file, what)?,
         (None, None, Some(name)) => read_environment(table, &name)?,
         (None, None, None) => return None,
     };
@@ -129,16 +152,20 @@ fn password(table: &mut Section<'_>, look: Look) -> Option<Secret> {
 }
 
 /// The first line of a file, without its end.
-fn read_file(table: &Section<'_>, file: &Placed<PathBuf>) -> Option<String> {
+fn read_file(table: &Section<'_>, file: &Placed<PathBuf>, what: &str) -> Option<String> {
     let shown = file.value.display();
     let message = match std::fs::read_to_string(&file.value) {
         Ok(text) => match text.lines().next().filter(|line| !line.is_empty()) {
             Some(line) => return Some(line.to_owned()),
-            None => format!("there is no password in the first line of {shown}"),
+            None => format!("there is no {what} in the first line of {shown}"),
         },
         Err(error) => format!("cannot read {shown}: {error}"),
     };
-    table.reader.report(Problem::new(file.place.clone(), message, "expected a file with the password"));
+    table.reader.report(Problem::new(
+        file.place.clone(),
+        message,
+        format!("expected a file with the {what}"),
+    ));
     None
 }
 

@@ -6,7 +6,8 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `section` | reads the keys of one table, collects what is wrong, hints at misspelt keys |
-//! | `read` | the top of the file, listeners, TLS, DNS, queue, limits |
+//! | `read` | the top of the file, listeners, DNS, queue, limits |
+//! | `tls` | certificates |
 //! | `ways` | transports |
 //! | `login` | user names and passwords at other servers, and how users log in here |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
@@ -23,6 +24,7 @@ mod section;
 mod sendmail;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod units;
 mod users;
 mod ways;
@@ -48,6 +50,7 @@ pub use read::{DATA_DIR_DEFAULT, SCRIPTS_DIR_DEFAULT, default_port};
 pub use section::nearest;
 pub(crate) use section::{Placed, Reader, Section, Wrong, read_number, read_size, read_value};
 pub use sendmail::SendmailConfig;
+pub use tls::{Tls, TlsFiles};
 pub(crate) use units::SIZE_FORM;
 pub use units::{parse_duration, parse_size};
 pub use users::SystemUser;
@@ -64,8 +67,8 @@ pub struct Config {
     pub scripts_dir: PathBuf,
     /// Where we listen.
     pub listeners: Vec<Listener>,
-    /// Certificate and key for all listeners; `None` makes STARTTLS unavailable.
-    pub tls: Option<TlsFiles>,
+    /// Certificates for all listeners; `None` makes STARTTLS unavailable.
+    pub tls: Option<Tls>,
     /// How our users log in.
     pub auth: Auth,
     /// How names are looked up.
@@ -139,15 +142,6 @@ pub struct Listener {
     pub relay_from: Vec<IpNet>,
     /// Let passwords travel in clear text (a submission or imap listener behind something that encrypts).
     pub allow_plaintext_auth: bool,
-}
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// Certificate chain, leaf first.
-    pub certificate: PathBuf,
-    /// PKCS#8, PKCS#1 or SEC1.
-    pub key: PathBuf,
 }
 
 /// How names are looked up.

@@ -1,4 +1,4 @@
-//! From the text of `waypost.toml` to a checked [`Config`]: the top of the file, listeners, TLS, DNS, queue, limits.
+//! From the text of `waypost.toml` to a checked [`Config`]: the top of the file, listeners, DNS, queue, limits.
 //!
 //! Everything is read to the end, whatever is wrong on the way, so that all problems are shown at once. What has a
 //! reasonable default has one; the least that a configuration needs is a hostname, a domain and an account.
@@ -15,7 +15,7 @@ use super::problems::{ConfigProblems, Problem};
 use super::section::{Placed, Reader, Section};
 use super::{
     Config, Dns, FixedName, Limits, Listener, ListenerKind, Metrics, Queue, RetrySchedule, ScriptLimits,
-    TlsFiles, directory, login, ways,
+    directory, login, tls, ways,
 };
 use crate::address::Domain;
 use crate::names::AccountName;
@@ -107,7 +107,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         );
     }
     let scripts_dir = scripts_dir.map_or_else(|| reader.path(SCRIPTS_DIR_DEFAULT), |path| path.value);
-    let tls = tls(top.section("tls", "[tls]"), look);
+    let tls = tls::tls(top.section("tls", "[tls]"), look);
     let listeners = listeners(&mut top, tls.is_some());
     let auth = login::auth(top.section("auth", "[auth]"), tls.is_some(), &listeners);
     let dns = dns(top.section("dns", "[dns]"));
@@ -147,31 +147,6 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
 /// A domain name that is no address literal.
 pub(super) fn host_name(text: &str) -> Result<Domain, String> {
     Domain::parse(text).map_err(|error| format!("{text:?}: {error}"))
-}
-
-fn tls(mut section: Section<'_>, look: Look) -> Option<TlsFiles> {
-    let present = section.is_present();
-    let (certificate, key) = (section.path("certificate"), section.path("key"));
-    for (name, example) in [
-        ("certificate", "certificate = \"/etc/waypost/cert.pem\": the chain, PEM"),
-        ("key", "key = \"/etc/waypost/key.pem\": the private key, PEM"),
-    ] {
-        if present && !section.has(name) {
-            section.missing(name, example);
-        }
-    }
-    for path in [&certificate, &key].into_iter().flatten() {
-        if look == Look::Files && !path.value.is_file() {
-            let message = format!("there is no file {}", path.value.display());
-            section.reader.report(Problem::new(path.place.clone(), message, "not there"));
-        }
-    }
-    section.finish();
-    // A broken [tls] was reported; taking it for a present one keeps the listeners from being blamed as well.
-    present.then(|| TlsFiles {
-        certificate: certificate.map(|path| path.value).unwrap_or_default(),
-        key: key.map(|path| path.value).unwrap_or_default(),
-    })
 }
 
 const KINDS: [ListenerKind; 5] = [
@@ -242,7 +217,7 @@ fn plain_listener(kind: ListenerKind, address: SocketAddr) -> Listener {
 }
 
 /// Every address of the machine.
-fn everywhere(port: u16) -> [SocketAddr; 2] {
+pub(super) fn everywhere(port: u16) -> [SocketAddr; 2] {
     [(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()]
 }
 
@@ -322,7 +297,7 @@ fn parse_kind(text: &str) -> Result<ListenerKind, String> {
 }
 
 /// `127.0.0.1:2525`, or an address alone and the port from elsewhere.
-fn address_and_port(text: &str, port: u16, port_given: bool) -> Result<SocketAddr, String> {
+pub(super) fn address_and_port(text: &str, port: u16, port_given: bool) -> Result<SocketAddr, String> {
     if let Ok(both) = text.parse::<SocketAddr>() {
         return if port_given {
             Err("the port is given twice, here and in `port`".to_owned())

@@ -59,7 +59,8 @@ fn with_tls_all_usual_ports_are_served() {
     let config = Config::parse(&text, Path::new("/etc/waypost/waypost.toml")).unwrap();
     let ports: Vec<_> = config.listeners.iter().map(|l| l.address.port()).collect();
     assert_eq!(ports, [25, 25, 587, 587, 465, 465, 143, 143, 993, 993]);
-    let files = config.tls.unwrap();
+    let tls = config.tls.unwrap();
+    let [files] = &tls.files[..] else { panic!("{tls:?}") };
     assert_eq!(files.certificate, Path::new("/etc/waypost/c.pem"), "relative to the configuration file");
     assert_eq!(files.key, Path::new("/k.pem"));
     assert_eq!(config.scripts_dir, Path::new("/etc/waypost/scripts"));
@@ -163,6 +164,8 @@ fn mistakes_are_found_where_they_are() {
         top("listeners = 5", 13, "must be tables"),
         top("limits = []", 10, "must be a table"),
         table("[tls]\ncertificate = \"c\"", 1, 2, "[tls] has no `key`"),
+        table("[tls]\ncertificate = \"c\"\nkey = \"k\"\n[[tls.more]]\nkey = \"k\"", 4, 1, "no `certificate`"),
+        table("[tls]\ncertificate = \"c\"\nkey = \"k\"\nmore = \"c\"", 4, 8, "`more` must be tables"),
         table("[tsl]", 1, 2, "no key `tsl`"),
         table("[[listeners]]\nport = 25", 1, 1, "no `kind`"),
         table("[[listeners]]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),

@@ -348,7 +348,7 @@ fn parse_host(text: &str) -> Result<Host, String> {
 }
 
 /// One of a few words.
-fn word<T: Copy>(table: &mut Section<'_>, key: &'static str, words: &[(&str, T)]) -> Option<T> {
+pub(super) fn word<T: Copy>(table: &mut Section<'_>, key: &'static str, words: &[(&str, T)]) -> Option<T> {
     let names: Vec<String> = words.iter().map(|(name, _)| format!("{name:?}")).collect();
     table.parsed(key, &format!("one of {}", names.join(", ")), |text| {
         let found = words.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
@@ -425,7 +425,7 @@ fn usual_tls(table: &Section<'_>, kind: Option<Kind>) -> TlsPolicy {
 }
 
 /// Authorities of the operator's own. A file that cannot be used is a mistake: nothing is trusted in its place.
-fn private_ca(table: &mut Section<'_>, look: Look) -> Option<Arc<PrivateCa>> {
+pub(super) fn private_ca(table: &mut Section<'_>, look: Look) -> Option<Arc<PrivateCa>> {
     let file = table.path("ca_file")?;
     let mut certificates = Vec::new();
     if look == Look::Files {

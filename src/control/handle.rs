@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::oneshot;
 
 use super::explain::explain;
-use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret};
+use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret, TlsStatus};
 use super::status::{metrics, status};
 use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
@@ -14,6 +14,7 @@ use crate::queue::{Action, Filter, QueueError};
 use crate::route::{PromoteError, PromotionReport, Router};
 use crate::sasl::{KeyKind, Mechanism};
 use crate::store::{NewHoldRule, Store, StoreError, Suppression};
+use crate::tls::ServerTls;
 
 /// Messages on one page of a listing.
 const PAGE_MESSAGES_MAX: usize = 1_000;
@@ -24,6 +25,7 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
     match request {
         Request::Status => Ok(Answer::Status(Box::new(status(context)))),
         Request::Metrics => Ok(Answer::Metrics(metrics(context))),
+        Request::TlsStatus => Ok(Answer::Tls(tls_status(context))),
         Request::RouteStats => Ok(Answer::RouteStats(context.router.counts().stats())),
         Request::QueueList { filter, after, limit } => {
             let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
@@ -92,6 +94,10 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         }
         Request::Reload => reload(context).await,
     }
+}
+
+fn tls_status(context: &ControlContext) -> TlsStatus {
+    TlsStatus { certificates: context.tls.as_ref().map(ServerTls::status).unwrap_or_default() }
 }
 
 async fn show(context: &ControlContext, id: QueueId) -> Result<Answer, Fault> {

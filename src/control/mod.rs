@@ -37,7 +37,7 @@ pub use explain::{assumed_outcome, explain};
 pub use handle::{accounts, set_password};
 pub use protocol::{
     AccountInfo, Answer, Explained, Fault, FaultKind, Listening, PastAttempt, Question, Reloaded, Request,
-    Response, Secret, Status,
+    Response, Secret, Status, TlsStatus,
 };
 pub use serve::serve;
 pub use socket::SOCKET_NAME;
@@ -49,6 +49,7 @@ use crate::dns::Resolver;
 use crate::queue::Queue;
 use crate::route::Router;
 use crate::store::Store;
+use crate::tls::ServerTls;
 
 /// The running server, as far as operators may reach into it.
 #[derive(Clone)]
@@ -69,6 +70,8 @@ pub struct ControlContext {
     pub started: Timestamp,
     /// Where it listens.
     pub listeners: Arc<[(ListenerKind, SocketAddr)]>,
+    /// The certificates that it shows.
+    pub tls: Option<ServerTls>,
 }
 
 /// Asks the server to load its configuration and scripts again.

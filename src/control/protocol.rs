@@ -14,6 +14,7 @@ use crate::queue::{
 };
 use crate::route::{FailedReload, Promote, PromotionReport, ScriptStats, ShadowReport, Terms, Trace};
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
+use crate::tls::CertificateStatus;
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -136,6 +137,8 @@ pub enum Request {
     },
     /// Load configuration and scripts again.
     Reload,
+    /// Which certificates are shown, and how they are.
+    TlsStatus,
 }
 
 /// What comes back for each request.
@@ -196,6 +199,8 @@ pub enum Answer {
     PasswordSet,
     /// To [`Request::Reload`].
     Reloaded(Reloaded),
+    /// To [`Request::TlsStatus`].
+    Tls(TlsStatus),
 }
 
 /// Why a request was not carried out.
@@ -338,6 +343,13 @@ pub struct AccountInfo {
     /// The mechanisms that are offered and for which what they need is kept, strongest first.
     #[serde(default)]
     pub mechanisms: Vec<String>,
+}
+
+/// The certificates of a server.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct TlsStatus {
+    /// Those that are shown, in the order in which they are looked through; empty without TLS.
+    pub certificates: Vec<CertificateStatus>,
 }
 
 /// What a reload changed, a line each, for the operator.

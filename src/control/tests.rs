@@ -86,6 +86,7 @@ impl World {
             reload,
             started,
             listeners: Arc::new([]),
+            tls: None,
         };
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         serve(context, stopping.clone(), &tasks).unwrap();

@@ -19,7 +19,6 @@ use super::wire::{Wire, WireError, accept_tls};
 use crate::config::{Limits, Listener};
 use crate::net::{Stream, TooManyConnections};
 use crate::sasl::{self, Mechanism};
-use crate::tls::ServerTls;
 
 /// Literals of a command other than APPEND, all together.
 const LITERAL_BYTES_MAX: u64 = 64 * 1024;
@@ -51,7 +50,6 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let patience = ctx.config.load().limits.command_timeout;
-    let chain = ctx.tls.as_ref().map(ServerTls::chain).unwrap_or_default();
     let stream = match (&ctx.tls, listener.kind.tls_at_once()) {
         (Some(tls), true) => match accept_tls(tcp, tls.config(), patience).await {
             Ok(stream) => stream,
@@ -68,7 +66,7 @@ pub async fn run(
     };
     let wire = Wire::new(stream, patience);
     let mut session = Session::new(ctx.clone(), listener, ip);
-    session.bindings = wire.bindings(chain.first().map(AsRef::as_ref));
+    session.bindings = ctx.tls.as_ref().map(|tls| wire.bindings(tls)).unwrap_or_default();
     let connection = Connection { wire, session, ctx, shutdown, wrong: 0 };
     connection.run().await;
 }
@@ -246,9 +244,8 @@ impl Connection {
         }
         self.wire.output.tagged(tag, "OK Begin TLS negotiation now");
         self.wire.flush().await?;
-        let chain = tls.chain();
         self.wire = self.wire.start_tls(tls.config()).await?;
-        self.session.bindings = self.wire.bindings(chain.first().map(AsRef::as_ref));
+        self.session.bindings = self.wire.bindings(&tls);
         tracing::debug!(tls = self.wire.tls_summary(), "TLS");
         Ok((self, Flow::Go))
     }

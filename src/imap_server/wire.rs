@@ -13,7 +13,7 @@ use super::assemble::{Assembler, Step};
 use super::output::Output;
 use crate::net::Stream;
 use crate::sasl::ChannelBindings;
-use crate::tls::server_bindings;
+use crate::tls::ServerTls;
 
 /// Output over which the client must take some before more is made.
 const OUTPUT_BYTES_MAX: usize = 64 * 1024;
@@ -74,9 +74,9 @@ impl Wire {
         self.stream.tls_summary()
     }
 
-    /// What SASL can bind to, this being the certificate that we have shown.
-    pub fn bindings(&self, certificate: Option<&[u8]>) -> ChannelBindings {
-        server_bindings(&self.stream, certificate)
+    /// What SASL can bind to.
+    pub fn bindings(&self, tls: &ServerTls) -> ChannelBindings {
+        tls.bindings(&self.stream)
     }
 
     /// Whether bytes wait that were received but not yet looked at.

@@ -25,7 +25,6 @@ use crate::smtp::Reply;
 use crate::smtp::command::{Bdat, Verb};
 use crate::smtp::data::{Line, Progress, find_line};
 use crate::spool::NewMessage;
-use crate::tls::server_bindings;
 
 /// Room for a batch of commands.
 const COMMANDS_READ_BYTES: usize = 4 * 1024;
@@ -107,11 +106,10 @@ impl Connection {
     pub async fn start_tls(mut self) -> Result<Self, End> {
         let Some(tls) = self.ctx.tls.clone() else { return Err(End::Closed) };
         let Stream::Plain(tcp) = self.stream else { return Err(End::Closed) };
-        let chain = tls.chain();
         let handshake = timeout(HANDSHAKE_TIMEOUT, TlsAcceptor::from(tls.config()).accept(tcp)).await;
         let stream = handshake.map_err(|_| End::Tls(io::ErrorKind::TimedOut.into()))?.map_err(End::Tls)?;
         let stream = Stream::Tls(Box::new(stream.into()));
-        let bindings = server_bindings(&stream, chain.first().map(AsRef::as_ref));
+        let bindings = tls.bindings(&stream);
         self.session.tls_established(stream.tls_summary().unwrap_or_default(), bindings);
         Ok(Self { stream, ..self })
     }

@@ -20,7 +20,7 @@ pub fn client_bindings(stream: &Stream) -> ChannelBindings {
 }
 
 /// The bindings of a connection where we are the server and have shown this certificate.
-pub fn server_bindings(stream: &Stream, certificate: Option<&[u8]>) -> ChannelBindings {
+pub(super) fn server_bindings(stream: &Stream, certificate: Option<&[u8]>) -> ChannelBindings {
     bindings(stream, certificate)
 }
 

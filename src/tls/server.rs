@@ -1,103 +1,117 @@
-//! The server's side of TLS: which certificate we show, and how it changes while we run.
+//! The server's side of TLS: which certificates we show, and how they change while we run.
 //!
-//! All listeners share one [`ServerTls`]. Its `rustls` configuration is made once; the certificate is asked for
-//! at every handshake, so that [`ServerTls::reload`] takes effect for the next connection and disturbs none
-//! that is there. Files are PEM (RFC 7468): a certificate chain, leaf first (RFC 8446 §4.4.2), and a private key
-//! in PKCS#8, PKCS#1 or SEC1. TLS 1.3 and 1.2 are spoken (RFC 8996 forbids what is older).
+//! All listeners share one [`ServerTls`]. Its `rustls` configuration is made once; a certificate is chosen at every
+//! handshake, by the name that the client asks for (SNI, RFC 6066 §3), so that new certificates take effect for the
+//! next connection and disturb none that is there. TLS 1.3 and 1.2 are spoken (RFC 8996 forbids what is older).
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rustls::ServerConfig;
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use serde::{Deserialize, Serialize};
 
+use super::certificate::{Certificate, CertificateFacts, ServerTlsError, provider};
+use super::channel::server_bindings;
 use crate::address::Domain;
 use crate::config::TlsFiles;
-
-/// Why there is no certificate to show.
-#[derive(Debug, thiserror::Error)]
-pub enum ServerTlsError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
-    Read {
-        /// Which.
-        file: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The file does not hold what it should.
-    #[error("{}: {reason}", file.display())]
-    Content {
-        /// Which.
-        file: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Certificate and key are fine, each for itself, but the key is not the certificate's.
-    #[error("the key in {} does not belong to the certificate in {}", key.display(), certificate.display())]
-    Mismatch {
-        /// The certificate chain.
-        certificate: PathBuf,
-        /// The private key.
-        key: PathBuf,
-    },
-    /// No certificate could be made.
-    #[error("cannot make a self-signed certificate: {0}")]
-    SelfSigned(String),
-    /// The TLS library refuses to work.
-    #[error("cannot set up TLS: {0}")]
-    Library(rustls::Error),
-}
+use crate::net::Stream;
+use crate::sasl::ChannelBindings;
 
 /// What a server needs for TLS; cheap to clone.
 #[derive(Clone)]
 pub struct ServerTls {
     config: Arc<ServerConfig>,
-    certificate: Arc<Certificate>,
+    certificates: Arc<Certificates>,
+}
+
+/// A certificate, where it comes from and how it is, for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// What it says.
+    #[serde(flatten)]
+    pub facts: CertificateFacts,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Why the files that are there now were not taken; what was read before is still shown.
+    pub problem: Option<String>,
+}
+
+/// Where a certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// From files of the operator.
+    Files {
+        /// The chain.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// Made here: nobody else vouches for it.
+    SelfSigned,
+}
+
+/// What came of looking at a pair of files again.
+#[derive(Debug)]
+pub enum Refreshed {
+    /// Another certificate is shown now.
+    Changed(CertificateFacts),
+    /// The files can be used again, and hold what is shown.
+    Mended(TlsFiles),
+    /// They cannot be used: what was read before is still shown.
+    Failed(ServerTlsError),
 }
 
 impl ServerTls {
-    /// Takes certificate and key from files. It blocks; the files are small.
-    pub fn load(files: &TlsFiles) -> Result<Self, ServerTlsError> {
-        Self::new(read_files(files)?)
+    /// Takes certificates and keys from files, at least one pair; the first is shown to whoever asks for no name, or one
+    /// that none is for. It blocks; the files are small.
+    pub fn load(files: &[TlsFiles]) -> Result<Self, ServerTlsError> {
+        Self::new(Sources { made: None, files: read_all(files)? })
     }
 
     /// Makes a certificate for these names that nobody else vouches for; it lives as long as the process.
     pub fn self_signed(names: &[Domain]) -> Result<Self, ServerTlsError> {
-        let wrong = |error: rcgen::Error| ServerTlsError::SelfSigned(error.to_string());
-        let plain = |name: &Domain| name.ip().map_or_else(|| name.to_string(), |ip| ip.to_string());
-        let mut params =
-            rcgen::CertificateParams::new(names.iter().map(plain).collect::<Vec<_>>()).map_err(wrong)?;
-        let title = names.first().map_or_else(|| "waypost".to_owned(), plain);
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(rcgen::DnType::CommonName, title);
-        let key = rcgen::KeyPair::generate().map_err(wrong)?;
-        let certificate = params.self_signed(&key).map_err(wrong)?;
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        let certified = CertifiedKey::from_der(vec![certificate.der().clone()], key, &provider());
-        Self::new(certified.map_err(|error| ServerTlsError::SelfSigned(error.to_string()))?)
+        let made = Some(Arc::new(Certificate::self_signed(names)?));
+        Self::new(Sources { made, files: Vec::new() })
     }
 
-    fn new(certified: CertifiedKey) -> Result<Self, ServerTlsError> {
-        let certificate = Arc::new(Certificate(ArcSwap::from_pointee(certified)));
+    fn new(sources: Sources) -> Result<Self, ServerTlsError> {
+        let shown = ArcSwap::from_pointee(sources.shown());
+        let certificates = Arc::new(Certificates { shown, sources: Mutex::new(sources) });
         let config = ServerConfig::builder_with_provider(Arc::new(provider()))
             .with_safe_default_protocol_versions()
             .map_err(ServerTlsError::Library)?
             .with_no_client_auth()
-            .with_cert_resolver(certificate.clone());
-        Ok(Self { config: Arc::new(config), certificate })
+            .with_cert_resolver(certificates.clone());
+        Ok(Self { config: Arc::new(config), certificates })
     }
 
-    /// Reads the files again; new connections get what they hold. On an error the old certificate stays.
-    pub fn reload(&self, files: &TlsFiles) -> Result<(), ServerTlsError> {
-        self.certificate.0.store(Arc::new(read_files(files)?));
+    /// Reads these files in place of those before; new connections get what they hold. On an error all stays as it was.
+    pub fn reload(&self, files: &[TlsFiles]) -> Result<(), ServerTlsError> {
+        let read = read_all(files)?;
+        self.certificates.change(|sources| sources.files = read);
         Ok(())
+    }
+
+    /// The files that certificates come from.
+    pub fn files(&self) -> Vec<TlsFiles> {
+        self.certificates.sources.lock().files.iter().map(|from| from.files.clone()).collect()
+    }
+
+    /// Reads all files again, each pair for itself; one that cannot be used leaves what it held before. What comes back is
+    /// news for the log: a problem is told once.
+    pub fn refresh(&self) -> Vec<Refreshed> {
+        let mut news = Vec::new();
+        self.certificates.change(|sources| {
+            news.extend(sources.files.iter_mut().filter_map(FromFiles::refresh));
+        });
+        news
     }
 
     /// What `tokio_rustls::TlsAcceptor` takes.
@@ -105,9 +119,23 @@ impl ServerTls {
         self.config.clone()
     }
 
-    /// The chain that the next connection is shown, leaf first.
+    /// The chain that a client is shown that asks for no name, leaf first.
     pub fn chain(&self) -> Vec<CertificateDer<'static>> {
-        self.certificate.0.load().cert.clone()
+        self.certificates.shown.load().first().map(|first| first.chain().to_vec()).unwrap_or_default()
+    }
+
+    /// What SASL can bind to on a connection that we accepted.
+    pub fn bindings(&self, stream: &Stream) -> ChannelBindings {
+        let Stream::Tls(tls) = stream else { return ChannelBindings::default() };
+        let tokio_rustls::TlsStream::Server(tls) = &**tls else { return ChannelBindings::default() };
+        let shown = self.certificates.shown.load();
+        let leaf = choose(&shown, tls.get_ref().1.server_name()).and_then(|chosen| chosen.chain().first());
+        server_bindings(stream, leaf.map(AsRef::as_ref))
+    }
+
+    /// All certificates, in the order in which they are looked through.
+    pub fn status(&self) -> Vec<CertificateStatus> {
+        self.certificates.sources.lock().status()
     }
 }
 
@@ -117,170 +145,188 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// The certificate of the moment.
+/// The certificates of the moment.
 #[derive(Debug)]
-struct Certificate(ArcSwap<CertifiedKey>);
+struct Certificates {
+    /// What handshakes choose from, without waiting for anybody.
+    shown: ArcSwap<Vec<Arc<Certificate>>>,
+    /// Where they come from. `shown` follows.
+    sources: Mutex<Sources>,
+}
 
-impl ResolvesServerCert for Certificate {
-    /// There is one certificate, whatever name is asked for (RFC 6066 §3 lets us answer with it).
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+#[derive(Debug)]
+struct Sources {
+    /// Not from the operator's files; goes before them.
+    made: Option<Arc<Certificate>>,
+    files: Vec<FromFiles>,
+}
+
+#[derive(Debug)]
+struct FromFiles {
+    files: TlsFiles,
+    certificate: Arc<Certificate>,
+    problem: Option<String>,
+}
+
+impl Certificates {
+    fn change(&self, change: impl FnOnce(&mut Sources)) {
+        let mut sources = self.sources.lock();
+        change(&mut sources);
+        self.shown.store(Arc::new(sources.shown()));
     }
 }
 
-/// Named here and not installed for the process: there are no statics for state.
-fn provider() -> CryptoProvider {
-    rustls::crypto::aws_lc_rs::default_provider()
-}
-
-fn read_files(files: &TlsFiles) -> Result<CertifiedKey, ServerTlsError> {
-    let chain = read_chain(&files.certificate)?;
-    let key = read_key(&files.key)?;
-    CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => {
-            ServerTlsError::Mismatch { certificate: files.certificate.clone(), key: files.key.clone() }
-        }
-        rustls::Error::InvalidCertificate(_) => ServerTlsError::Content {
-            file: files.certificate.clone(),
-            reason: format!("unusable certificate: {error}"),
-        },
-        other => ServerTlsError::Content {
-            file: files.key.clone(),
-            reason: format!("unusable private key: {other}"),
-        },
-    })
-}
-
-fn read(file: &Path) -> Result<Vec<u8>, ServerTlsError> {
-    std::fs::read(file).map_err(|source| ServerTlsError::Read { file: file.to_owned(), source })
-}
-
-fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, ServerTlsError> {
-    let content = |reason: String| ServerTlsError::Content { file: file.to_owned(), reason };
-    let chain = CertificateDer::pem_slice_iter(&read(file)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| content(describe(&error)))?;
-    if chain.is_empty() {
-        return Err(content(
-            "no certificate in it: expected PEM with -----BEGIN CERTIFICATE-----".to_owned(),
-        ));
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        choose(&self.shown.load(), hello.server_name()).map(|chosen| chosen.certified.clone())
     }
-    Ok(chain)
 }
 
-fn read_key(file: &Path) -> Result<PrivateKeyDer<'static>, ServerTlsError> {
-    PrivateKeyDer::from_pem_slice(&read(file)?).map_err(|error| {
-        let reason = match error {
-            pem::Error::NoItemsFound => {
-                "no private key in it: expected PEM with -----BEGIN PRIVATE KEY-----, without a passphrase"
-                    .to_owned()
+/// The first that is for this name, or the first of all: RFC 6066 §3 lets us answer with it.
+fn choose<'a>(shown: &'a [Arc<Certificate>], name: Option<&str>) -> Option<&'a Arc<Certificate>> {
+    let fitting = name.and_then(|name| shown.iter().find(|certificate| certificate.is_for(name)));
+    fitting.or(shown.first())
+}
+
+impl Sources {
+    fn shown(&self) -> Vec<Arc<Certificate>> {
+        self.made.iter().chain(self.files.iter().map(|from| &from.certificate)).cloned().collect()
+    }
+
+    fn status(&self) -> Vec<CertificateStatus> {
+        let made = self.made.iter().map(|made| CertificateStatus {
+            facts: made.facts().clone(),
+            origin: Origin::SelfSigned,
+            problem: None,
+        });
+        let from_files = self.files.iter().map(|from| CertificateStatus {
+            facts: from.certificate.facts().clone(),
+            origin: Origin::Files {
+                certificate: from.files.certificate.clone(),
+                key: from.files.key.clone(),
+            },
+            problem: from.problem.clone(),
+        });
+        made.chain(from_files).collect()
+    }
+}
+
+impl FromFiles {
+    fn read(files: &TlsFiles) -> Result<Self, ServerTlsError> {
+        let certificate = Arc::new(Certificate::from_files(files)?);
+        Ok(Self { files: files.clone(), certificate, problem: None })
+    }
+
+    fn refresh(&mut self) -> Option<Refreshed> {
+        match Certificate::from_files(&self.files) {
+            Ok(read) => {
+                let mended = self.problem.take().is_some();
+                if read.chain() != self.certificate.chain() {
+                    self.certificate = Arc::new(read);
+                    return Some(Refreshed::Changed(self.certificate.facts().clone()));
+                }
+                mended.then(|| Refreshed::Mended(self.files.clone()))
             }
-            other => describe(&other),
-        };
-        ServerTlsError::Content { file: file.to_owned(), reason }
-    })
+            Err(error) => {
+                let text = error.to_string();
+                let told = self.problem.replace(text.clone()) == Some(text);
+                (!told).then_some(Refreshed::Failed(error))
+            }
+        }
+    }
 }
 
-/// The library's own words print byte lists.
-fn describe(error: &pem::Error) -> String {
-    match error {
-        pem::Error::MissingSectionEnd { end_marker } => {
-            format!("the line \"-----END {}-----\" is missing", String::from_utf8_lossy(end_marker))
-        }
-        pem::Error::IllegalSectionStart { line } => {
-            format!("this line begins no PEM section: {:?}", String::from_utf8_lossy(line))
-        }
-        pem::Error::Base64Decode(what) => format!("the base64 in it is damaged: {what}"),
-        other => format!("not PEM: {other}"),
-    }
+fn read_all(files: &[TlsFiles]) -> Result<Vec<FromFiles>, ServerTlsError> {
+    files.iter().map(FromFiles::read).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Certificate and key for `mx.example.org` in two files.
+    /// Certificates in files.
     struct World {
         dir: tempfile::TempDir,
-        files: TlsFiles,
     }
 
     impl World {
         fn new() -> Self {
-            let dir = tempfile::tempdir().unwrap();
-            let files =
-                TlsFiles { certificate: dir.path().join("cert.pem"), key: dir.path().join("key.pem") };
-            let world = Self { dir, files };
-            world.write_new_pair();
-            world
+            Self { dir: tempfile::tempdir().unwrap() }
         }
 
-        fn write_new_pair(&self) -> (String, String) {
-            let made = rcgen::generate_simple_self_signed(vec!["mx.example.org".to_owned()]).unwrap();
-            let (certificate, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-            std::fs::write(&self.files.certificate, &certificate).unwrap();
-            std::fs::write(&self.files.key, &key).unwrap();
-            (certificate, key)
-        }
-
-        fn error(&self) -> String {
-            let text = ServerTls::load(&self.files).unwrap_err().to_string();
-            text.replace(&format!("{}/", self.dir.path().display()), "")
+        /// Writes a new certificate for a name, and its key.
+        fn write(&self, name: &str) -> TlsFiles {
+            let path = |kind: &str| self.dir.path().join(format!("{name}.{kind}.pem"));
+            let files = TlsFiles { certificate: path("cert"), key: path("key") };
+            let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+            std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+            std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+            files
         }
     }
 
     #[test]
     fn what_files_hold_is_shown_and_changes_on_reload() {
         let world = World::new();
-        let tls = ServerTls::load(&world.files).unwrap();
+        let files = [world.write("mx.example.org")];
+        let tls = ServerTls::load(&files).unwrap();
         let (config, before) = (tls.config(), tls.chain());
-        world.write_new_pair();
+        world.write("mx.example.org");
         assert_eq!(tls.chain(), before);
-        tls.reload(&world.files).unwrap();
+        tls.reload(&files).unwrap();
         assert_ne!(tls.chain(), before);
         assert!(Arc::ptr_eq(&config, &tls.config()));
     }
 
     #[test]
-    fn a_bad_reload_keeps_the_old_certificate() {
+    fn a_bad_reload_keeps_all_old_certificates() {
         let world = World::new();
-        let tls = ServerTls::load(&world.files).unwrap();
-        let before = tls.chain();
-        std::fs::write(&world.files.certificate, "").unwrap();
-        assert!(tls.reload(&world.files).is_err());
-        assert_eq!(tls.chain(), before);
+        let files = ["a.example.org", "b.example.org"].map(|name| world.write(name));
+        let tls = ServerTls::load(&files).unwrap();
+        let before = tls.status();
+        world.write("a.example.org");
+        std::fs::write(&files[1].certificate, "").unwrap();
+        assert!(tls.reload(&files).is_err());
+        assert_eq!(tls.status(), before);
     }
 
     #[test]
-    fn errors_name_the_file_and_what_is_wrong() {
+    fn a_refresh_takes_each_pair_for_itself_and_tells_a_problem_once() {
         let world = World::new();
-        let (_, old_key) = world.write_new_pair();
-        let (certificate, key) = world.write_new_pair();
+        let files = ["a.example.org", "b.example.org"].map(|name| world.write(name));
+        let tls = ServerTls::load(&files).unwrap();
+        let before = tls.status();
+        assert!(tls.refresh().is_empty(), "nothing has changed");
 
-        std::fs::write(&world.files.key, old_key).unwrap();
-        assert_eq!(world.error(), "the key in key.pem does not belong to the certificate in cert.pem");
+        world.write("a.example.org");
+        let good = std::fs::read(&files[1].certificate).unwrap();
+        std::fs::write(&files[1].certificate, "").unwrap();
+        let news = tls.refresh();
+        assert!(matches!(&news[..], [Refreshed::Changed(_), Refreshed::Failed(_)]), "{news:?}");
+        let status = tls.status();
+        assert_ne!(status[0].facts, before[0].facts);
+        assert_eq!(status[1].facts, before[1].facts, "what was read before is still shown");
+        assert!(status[1].problem.as_ref().unwrap().contains("no certificate in it"));
+        assert!(tls.refresh().is_empty(), "told already");
 
-        std::fs::write(&world.files.key, &certificate).unwrap();
-        assert!(world.error().starts_with("key.pem: no private key in it"), "{}", world.error());
-
-        std::fs::write(&world.files.key, key.replace("-----END", "")).unwrap();
-        assert_eq!(world.error(), "key.pem: the line \"-----END PRIVATE KEY-----\" is missing");
-
-        std::fs::write(&world.files.key, &key).unwrap();
-        std::fs::write(&world.files.certificate, &key).unwrap();
-        assert!(world.error().starts_with("cert.pem: no certificate in it"), "{}", world.error());
-
-        std::fs::write(&world.files.certificate, certificate.replace("MII", "!!!")).unwrap();
-        assert!(world.error().starts_with("cert.pem: the base64 in it is damaged"), "{}", world.error());
-
-        std::fs::remove_file(&world.files.certificate).unwrap();
-        assert!(world.error().starts_with("cannot read cert.pem: No such file"), "{}", world.error());
+        std::fs::write(&files[1].certificate, good).unwrap();
+        let news = tls.refresh();
+        assert!(matches!(&news[..], [Refreshed::Mended(_)]), "{news:?}");
+        assert_eq!(tls.status()[1].problem, None);
     }
 
     #[test]
-    fn self_signed_takes_names_and_addresses() {
-        let names = ["mx.example.org", "[127.0.0.1]"].map(|name| Domain::parse_or_literal(name).unwrap());
-        assert_eq!(ServerTls::self_signed(&names).unwrap().chain().len(), 1);
-        assert!(ServerTls::self_signed(&[]).is_ok());
+    fn a_client_gets_the_certificate_for_the_name_it_asks_for() {
+        let world = World::new();
+        let files = ["a.example.org", "*.example.org", "b.example.org"].map(|name| world.write(name));
+        let shown = ServerTls::load(&files).unwrap().certificates.shown.load_full();
+        for (asked, first_name) in [
+            (Some("a.example.org"), "a.example.org"),
+            (Some("B.example.org"), "*.example.org"),
+            (Some("elsewhere.example.net"), "a.example.org"),
+            (None, "a.example.org"),
+        ] {
+            assert_eq!(choose(&shown, asked).unwrap().facts().names[0], first_name, "{asked:?}");
+        }
     }
 }

@@ -18,6 +18,7 @@ mod tools;
 mod world;
 
 mod auth;
+mod certificates;
 mod controls;
 mod crash;
 mod examples;

@@ -337,7 +337,7 @@ mod tests {
         let world = World::make(dir.path(), Ports::usual(0)).unwrap();
         let home = Config::load(&world.home_file).unwrap();
         Config::load(&world.outside_file).unwrap();
-        crate::tls::ServerTls::load(home.tls.as_ref().unwrap()).unwrap();
+        crate::tls::ServerTls::load(&home.tls.as_ref().unwrap().files).unwrap();
         let scripts = ScriptSet::load(&home.scripts_dir, &home.script_limits).unwrap();
         assert_eq!(scripts.scripts().len(), 3, "a script at each level");
         assert_eq!(world.password.len(), PASSWORD_LETTERS_COUNT);

@@ -195,7 +195,8 @@ fn issuer(certificate: &X509Certificate<'_>) -> String {
 }
 
 fn hex(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, ServerTlsError> {

@@ -145,7 +145,7 @@ impl Server {
             (None, None) => None,
         };
         let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
-        let (spool, waiting) = Spool::open(&config.data_dir.join("queue"), options)?;
+        let (spool, waiting) = Spool::open(&config.queue_dir(), options)?;
         let store = Store::open(&config.data_dir.join("store"))?;
         // Users of this machine go through the data directory to the socket for their mail; what is stored is not theirs.
         for dir in [config.spool_dir(), config.store_dir()] {

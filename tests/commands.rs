@@ -62,6 +62,8 @@ fn every_command_teaches_by_example() {
         vec!["queue", "drop"],
         vec!["queue", "dump"],
         vec!["route", "explain"],
+        vec!["route", "simulate"],
+        vec!["route", "replay"],
         vec!["route", "stats"],
         vec!["route", "shadow"],
         vec!["route", "promote"],

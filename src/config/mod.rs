@@ -583,6 +583,11 @@ impl Config {
         self.data_dir.join("queue")
     }
 
+    /// Where the queue stands: the spool's folder in the data directory.
+    pub fn queue_dir(&self) -> PathBuf {
+        self.data_dir.join("queue")
+    }
+
     /// Where accounts, mailboxes and history stand: the store's folder in the data directory.
     pub fn store_dir(&self) -> PathBuf {
         self.data_dir.join("store")

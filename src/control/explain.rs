@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jiff::Timestamp;
 
 use super::handle::check_account;
@@ -47,7 +46,7 @@ pub async fn explain(
         return Err(Fault::new(FaultKind::BadRequest, message));
     }
     let mut known = known(question, now);
-    let (age, expired) = age_at(Life::new(config, scripts, known.clone(), None), attempt, now);
+    let (age, expired) = age_at(Life::new(config, scripts, known.clone(), None), attempt, known.received);
     known.received = now.checked_sub(age).unwrap_or(Timestamp::MIN);
     let mut life = Life::new(config, scripts, known, None);
     if life.is_local() {
@@ -104,13 +103,7 @@ fn known(question: &Question, received: Timestamp) -> Known {
     let mut known = Known::new(question.from.clone(), question.to.clone(), received);
     known.account.clone_from(&question.account);
     known.size = question.size.unwrap_or(known.size);
-    let mut header = String::new();
-    for field in &question.header {
-        // One field each: a line break in it would begin another.
-        header.push_str(&field.replace(['\r', '\n'], " "));
-        header.push_str("\r\n");
-    }
-    known.header = Bytes::from(header + "\r\n");
+    known.set_header(&question.header);
     known
 }
 

@@ -84,6 +84,19 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         Request::RoutePromotion => Ok(Answer::RoutePromotion(Box::new(context.router.promotion()))),
         Request::RoutePromote(promote) => promotion(context, move |router| router.promote(&promote)).await,
         Request::RouteRollback => promotion(context, Router::roll_back).await,
+        Request::RouteExplainMessage(question) => {
+            let explained = context.queue.explain(&question).await.map_err(queue_fault)?;
+            let gone = || {
+                let id = question.id;
+                let message = format!("there is no message {id}, neither in the queue nor in the history");
+                Fault::new(FaultKind::NotFound, message)
+            };
+            Ok(Answer::ExplainedMessage(Box::new(explained.ok_or_else(gone)?)))
+        }
+        Request::RouteWaiting { after, limit, header } => {
+            let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
+            context.queue.waiting(after, limit, &header).await.map(Answer::Waiting).map_err(queue_fault)
+        }
         Request::AccountList => {
             accounts(&context.config.load_full(), &context.store).await.map(Answer::Accounts)
         }

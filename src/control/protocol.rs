@@ -10,7 +10,8 @@ use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{
-    Action, Done, Filter, Held, ListedMessage, Page, Stats, SuppressionFilter, SuppressionPage,
+    Action, Done, ExplainedMessage, Filter, Held, ListedMessage, MessageQuestion, Page, Stats,
+    SuppressionFilter, SuppressionPage, WaitingPage,
 };
 use crate::route::{FailedReload, Promote, PromotionReport, ScriptStats, ShadowReport, Terms, Trace};
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
@@ -126,6 +127,19 @@ pub enum Request {
     },
     /// Which way a message would go.
     RouteExplain(Question),
+    /// Which way a message goes or went.
+    RouteExplainMessage(MessageQuestion),
+    /// What waits, as scripts may see it.
+    RouteWaiting {
+        /// Messages after this one.
+        #[serde(default)]
+        after: Option<QueueId>,
+        /// How many messages at most.
+        limit: usize,
+        /// Names of header fields that are wanted.
+        #[serde(default)]
+        header: Vec<String>,
+    },
     /// All accounts.
     AccountList,
     /// Sets an account's password.
@@ -193,6 +207,10 @@ pub enum Answer {
     Content(String),
     /// To [`Request::RouteExplain`].
     Explained(Box<Explained>),
+    /// To [`Request::RouteExplainMessage`].
+    ExplainedMessage(Box<ExplainedMessage>),
+    /// To [`Request::RouteWaiting`].
+    Waiting(WaitingPage),
     /// To [`Request::AccountList`].
     Accounts(Vec<AccountInfo>),
     /// To [`Request::AccountPassword`].

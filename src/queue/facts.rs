@@ -52,12 +52,24 @@ impl Known {
             sender,
             recipient,
             size: 1_000,
-            received,
+            // Whole microseconds, as the spool keeps it.
+            received: add(received, std::time::Duration::ZERO),
             smtputf8,
             require_tls: false,
             header: Bytes::new(),
             kept_header: None,
         }
+    }
+
+    /// Gives it these header fields, such as `Subject: hello`.
+    pub fn set_header(&mut self, fields: &[String]) {
+        let mut header = String::new();
+        for field in fields {
+            // One field each: a line break in it would begin another.
+            header.push_str(&field.replace(['\r', '\n'], " "));
+            header.push_str("\r\n");
+        }
+        self.header = Bytes::from(header + "\r\n");
     }
 
     /// A recipient of a message in the queue, by its index in the envelope. `size` is that of the whole message: its

@@ -19,6 +19,7 @@ mod controls;
 mod damaged;
 mod dispatch;
 mod due;
+mod explain;
 pub mod facts;
 mod finished;
 mod hold_rules;
@@ -34,6 +35,7 @@ mod suppressions;
 #[cfg(test)]
 mod tests;
 mod undecided;
+mod waiting;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -47,10 +49,15 @@ use tokio_util::task::TaskTracker;
 
 pub use accept::AcceptError;
 pub use controls::{Action, Done};
+pub use explain::{
+    ExplainedAttempt, ExplainedMessage, ExplainedRecipient, MadeAttempt, MessageQuestion, NextAttempt,
+    Oracle, Records, ScriptNow,
+};
 pub use hold_rules::Held;
 pub use listing::{Filter, InLine, ListedMessage, ListedRecipient, Page, QueueError, Stats};
 
 pub use suppressions::{SuppressionFilter, SuppressionPage, no_such_recipient};
+pub use waiting::{WaitingPage, WaitingRecipient, WayNow};
 
 use crate::config::Config;
 use crate::dns::Resolver;

@@ -19,6 +19,8 @@
 //! | `coverage` | which lines and branches were reached |
 //! | `run` | which script a file asks; running everything |
 //! | `report` | what came of it |
+//! | `simulate` | a message's life in virtual time |
+//! | `replay` | other scripts, tried on mail that was |
 //!
 //! [`ScriptSet::tests`]: crate::route::ScriptSet::tests
 
@@ -28,9 +30,11 @@ mod expect;
 mod facts;
 mod given;
 mod language;
+pub mod replay;
 mod report;
 mod run;
 mod script;
+pub mod simulate;
 mod table;
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! | `helper` | the helper thread: spare segments, freeing, copying forward |
 //! | `recover` | from the files to the index |
 //! | `read` | a message with its history |
+//! | `view` | reading a spool that no server has open |
 //! | `large` | messages in files of their own |
 //! | `disk` | the seam for tests |
 //!
@@ -28,6 +29,7 @@ mod record;
 mod recover;
 mod segment;
 mod types;
+mod view;
 mod writer;
 
 #[cfg(test)]
@@ -53,6 +55,7 @@ pub use self::types::{
     Control, NewMessage, Next, Origin, RecipientState, Settlement, SpoolError, SpoolOptions, SpoolStats,
     Status, StoredMessage, Waiting,
 };
+pub use self::view::SpoolView;
 use self::writer::{Answer, Inbox, Request};
 use crate::attempt::Attempt;
 use crate::names::QueueId;

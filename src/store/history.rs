@@ -1,6 +1,7 @@
 //! The history: recipients that are done, what became of them, by which attempts.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use super::writer::Tx;
-use super::{StoreError, micros, timestamp};
+use super::{StoreError, micros, schema, timestamp};
 use crate::address::Mailbox;
 use crate::attempt::Attempt;
 use crate::envelope::ReversePath;
@@ -17,6 +18,10 @@ use crate::names::{AccountName, QueueId};
 
 /// Most rows of one page.
 pub const HISTORY_PAGE_MAX: usize = 1_000;
+
+/// As [`StoredFinished`] reads them; the row's number first.
+const COLUMNS: &str =
+    "id, queue_id, recipient, received, finished, account, sender, address, size, state, attempts, facts";
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -139,6 +144,124 @@ pub struct HistoryPage {
     pub next: Option<HistoryCursor>,
 }
 
+/// Reads the history beside whoever has the store open, and when nobody has; nothing is written.
+pub struct HistoryReader {
+    connection: Connection,
+}
+
+/// A row as it stands in the database: reading it costs something, and can be done on another thread.
+pub struct StoredFinished {
+    id: i64,
+    index: u32,
+    received: i64,
+    finished: i64,
+    account: Option<String>,
+    sender: String,
+    recipient: String,
+    size: i64,
+    state: String,
+    attempts: String,
+    facts: Option<String>,
+}
+
+impl HistoryReader {
+    /// Opens the history of the store in a folder; `None` when there is none. Blocks.
+    pub fn open(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(super::DATABASE_FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let connection = schema::open_reader(&path)?;
+        schema::check_current(&connection)?;
+        Ok(Some(Self { connection }))
+    }
+
+    /// The recipients of a message that are done. Blocks.
+    pub fn of_message(&self, id: QueueId) -> Result<Vec<FinishedRecipient>> {
+        let filter = HistoryFilter { id: Some(id), ..HistoryFilter::default() };
+        Ok(page(&self.connection, &filter, None, HISTORY_PAGE_MAX)?.recipients)
+    }
+
+    /// How many recipients were done at this time or later. Blocks.
+    pub fn count(&self, since: Timestamp) -> Result<u64> {
+        let sql = "SELECT count(*) FROM history WHERE finished >= ?1";
+        let count: i64 = self.connection.query_row(sql, [micros(since)], |row| row.get(0))?;
+        Ok(count as u64)
+    }
+
+    /// Hands out what was done at this time or later, about the last first, so many at a time, until `take` has enough.
+    /// Every batch is read in a snapshot of its own, so that a long read is in nobody's way. Blocks.
+    pub fn read(
+        &self,
+        since: Timestamp,
+        batch: usize,
+        mut take: impl FnMut(Vec<StoredFinished>) -> bool,
+    ) -> Result<()> {
+        // In the order of the rows, which is about that of time: the fastest to read.
+        let first: Option<i64> = self.connection.query_row(
+            "SELECT min(id) FROM history WHERE finished >= ?1",
+            [micros(since)],
+            |row| row.get(0),
+        )?;
+        let Some(first) = first else { return Ok(()) };
+        let mut statement = self.connection.prepare(&format!(
+            "SELECT {COLUMNS} FROM history WHERE id < ?1 AND id >= ?2 AND finished >= ?3
+             ORDER BY id DESC LIMIT ?4"
+        ))?;
+        let mut before = i64::MAX;
+        loop {
+            let mut rows = statement.query(params![before, first, micros(since), batch as i64])?;
+            let mut read = Vec::with_capacity(batch);
+            while let Some(row) = rows.next()? {
+                before = row.get(0)?;
+                read.push(StoredFinished::of(row)?);
+            }
+            if read.is_empty() || !take(read) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl StoredFinished {
+    fn of(row: &Row<'_>) -> Result<Self> {
+        Ok(Self {
+            id: row.get(1)?,
+            index: row.get(2)?,
+            received: row.get(3)?,
+            finished: row.get(4)?,
+            account: row.get(5)?,
+            sender: row.get(6)?,
+            recipient: row.get(7)?,
+            size: row.get(8)?,
+            state: row.get(9)?,
+            attempts: row.get(10)?,
+            facts: row.get(11)?,
+        })
+    }
+
+    /// The recipient.
+    pub fn parse(self) -> Result<FinishedRecipient> {
+        let corrupt = || StoreError::corrupt("a finished recipient");
+        Ok(FinishedRecipient {
+            id: QueueId(self.id as u64),
+            index: self.index,
+            received: timestamp(self.received)?,
+            finished: timestamp(self.finished)?,
+            account: self.account.map(|name| AccountName::new(&name)).transpose().map_err(|_| corrupt())?,
+            sender: ReversePath::try_from(self.sender).map_err(|_| corrupt())?,
+            recipient: Mailbox::parse(&self.recipient).map_err(|_| corrupt())?,
+            size: self.size as u64,
+            state: FinalState::ALL
+                .into_iter()
+                .find(|known| known.as_str() == self.state)
+                .ok_or_else(corrupt)?,
+            attempts: serde_json::from_str(&self.attempts).map_err(|_| corrupt())?,
+            kept: self.facts.map(|facts| serde_json::from_str(&facts)).transpose().map_err(|_| corrupt())?,
+        })
+    }
+}
+
 /// Writes finished recipients; one that is there already, because the queue repeats it after a crash, stays as it is.
 pub(super) fn record(tx: &mut Tx<'_>, finished: &[FinishedRecipient]) -> Result<()> {
     let mut statement = tx.connection.prepare_cached(
@@ -177,11 +300,7 @@ pub(super) fn page(
     let limit = limit.clamp(1, HISTORY_PAGE_MAX);
     let (conditions, mut values) = conditions(filter, after);
     values.push(Value::Integer(limit as i64 + 1));
-    let sql = format!(
-        "SELECT id, queue_id, recipient, received, finished, account, sender, address, size, state, attempts,
-             facts
-         FROM history {conditions} ORDER BY finished DESC, id DESC LIMIT ?"
-    );
+    let sql = format!("SELECT {COLUMNS} FROM history {conditions} ORDER BY finished DESC, id DESC LIMIT ?");
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(values))?;
     let mut page = HistoryPage { recipients: Vec::new(), next: None };
@@ -192,7 +311,7 @@ pub(super) fn page(
             break;
         }
         last = Some(HistoryCursor { finished: row.get(4)?, row: row.get(0)? });
-        page.recipients.push(read(row)?);
+        page.recipients.push(StoredFinished::of(row)?.parse()?);
     }
     Ok(page)
 }
@@ -221,26 +340,6 @@ fn conditions(filter: &HistoryFilter, after: Option<HistoryCursor>) -> (String, 
     }
     let conditions = if words.is_empty() { String::new() } else { format!("WHERE {}", words.join(" AND ")) };
     (conditions, values)
-}
-
-fn read(row: &Row<'_>) -> Result<FinishedRecipient> {
-    let corrupt = || StoreError::corrupt("a finished recipient");
-    let account: Option<String> = row.get(5)?;
-    let state: String = row.get(9)?;
-    let facts: Option<String> = row.get(11)?;
-    Ok(FinishedRecipient {
-        id: QueueId(row.get::<_, i64>(1)? as u64),
-        index: row.get(2)?,
-        received: timestamp(row.get(3)?)?,
-        finished: timestamp(row.get(4)?)?,
-        account: account.map(|name| AccountName::new(&name)).transpose().map_err(|_| corrupt())?,
-        sender: ReversePath::try_from(row.get::<_, String>(6)?).map_err(|_| corrupt())?,
-        recipient: Mailbox::parse(&row.get::<_, String>(7)?).map_err(|_| corrupt())?,
-        size: row.get::<_, i64>(8)? as u64,
-        state: FinalState::ALL.into_iter().find(|known| known.as_str() == state).ok_or_else(corrupt)?,
-        attempts: serde_json::from_str(&row.get::<_, String>(10)?).map_err(|_| corrupt())?,
-        kept: facts.map(|facts| serde_json::from_str(&facts)).transpose().map_err(|_| corrupt())?,
-    })
 }
 
 /// Removes up to `limit` recipients that were done before; the number removed.

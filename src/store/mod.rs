@@ -52,8 +52,8 @@ use writer::{Tx, Writer};
 pub use error::StoreError;
 pub use flags::{FlagOp, Flags, KEYWORD_BYTES_MAX, KEYWORDS_PER_MESSAGE_MAX, Keyword, SystemFlag};
 pub use history::{
-    FinalState, FinishedRecipient, HISTORY_PAGE_MAX, HistoryCursor, HistoryFilter, HistoryPage, KeptFacts,
-    KeptHeader,
+    FinalState, FinishedRecipient, HISTORY_PAGE_MAX, HistoryCursor, HistoryFilter, HistoryPage,
+    HistoryReader, KeptFacts, KeptHeader, StoredFinished,
 };
 pub use hold_rules::{HOLD_RULES_MAX, HoldFields, HoldRule, NewHoldRule};
 pub use mailboxes::{MAILBOXES_PER_ACCOUNT_MAX, SUBSCRIPTIONS_PER_ACCOUNT_MAX};

@@ -229,6 +229,22 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
+/// Whether a database that is only read has the schema of this program.
+pub(super) fn check_current(connection: &Connection) -> Result<(), StoreError> {
+    let (found, known) = (version_of(connection)?, MIGRATIONS.len() as u32);
+    match found.cmp(&known) {
+        std::cmp::Ordering::Equal => Ok(()),
+        std::cmp::Ordering::Greater => Err(StoreError::Newer { found, known }),
+        std::cmp::Ordering::Less => Err(StoreError::invalid(
+            "the database is that of an older program: start the server once, which brings it up to date",
+        )),
+    }
+}
+
+fn version_of(connection: &Connection) -> Result<u32, StoreError> {
+    Ok(connection.pragma_query_value(None, "user_version", |row| row.get(0))?)
+}
+
 fn configure(connection: &Connection, cache_kib: i64) -> Result<(), StoreError> {
     connection.busy_timeout(Duration::from_secs(10))?;
     connection.set_prepared_statement_cache_capacity(128);

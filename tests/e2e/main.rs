@@ -23,6 +23,7 @@ mod controls;
 mod crash;
 mod examples;
 mod first_mail;
+mod foresight;
 mod monitoring;
 mod rollout;
 mod routing;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::explain_message;
 use crate::address::Mailbox;
 use crate::cli::error::{CommandError, Exit};
 use crate::cli::queue::reverse_path;
@@ -16,13 +17,18 @@ use crate::config::Config;
 use crate::control::{self, Answer, Explained, Question, Request};
 use crate::dns::Resolver;
 use crate::envelope::ReversePath;
-use crate::names::AccountName;
+use crate::names::{AccountName, QueueId};
+use crate::queue::MessageQuestion;
 
 const EXPLAIN_HELP: &str = "\
 The three levels are asked as on a real attempt: the account's script, the sender
 domain's, the global one; the first that returns a name decides. The attempts
 before the explained one are gone through as well, each taken to have ended as
 --last says, so that scripts see the history that they would see.
+
+With --id it is a message of the queue or of the history: the next attempt, asked
+about now with all that is known of the message; or one that was made, as it was
+written down then, even when the scripts have been changed since.
 
 A running server is asked, so that what is explained is what runs. The exit code
 is 1 when a script fails, for then the attempt would not be made.
@@ -34,22 +40,31 @@ Examples:
   waypost route explain --from ann@example.org --to bob@example.net \\
           --last '451 4.7.1 greylisted'
   waypost route explain --from '' --to bob@example.net \\
-          --last connect --last '450 4.2.1 busy'";
+          --last connect --last '450 4.2.1 busy'
+  waypost route explain --id 00002a
+  waypost route explain --id 00002a --recipient bob@example.net --attempt 2";
 
 /// Say which way a message would go, and why
 #[derive(Debug, Args)]
 #[command(after_help = EXPLAIN_HELP)]
 pub(super) struct ExplainArgs {
     /// The sender; '' is the null sender
-    #[arg(long, value_parser = reverse_path)]
-    from: ReversePath,
+    #[arg(long, value_parser = reverse_path, required_unless_present = "id")]
+    from: Option<ReversePath>,
     /// The recipient
-    #[arg(long)]
-    to: Mailbox,
+    #[arg(long, required_unless_present = "id")]
+    to: Option<Mailbox>,
+    /// A message in the queue or in the history, instead of one that is made up
+    #[arg(long, conflicts_with_all = ["from", "to", "account", "last", "size", "header"])]
+    id: Option<QueueId>,
+    /// One recipient of that message
+    #[arg(long, value_name = "ADDRESS", requires = "id")]
+    recipient: Option<Mailbox>,
     /// Who logged in to send it
     #[arg(long)]
     account: Option<AccountName>,
-    /// Number of the attempt; by default 1, or one more than there are --last
+    /// Number of the attempt; by default 1, or one more than there are --last; of a message that exists the next one,
+    /// or the last one when it is done
     #[arg(long, value_name = "N")]
     attempt: Option<u32>,
     /// How an earlier attempt ended, oldest first: a reply such as '451 4.7.1 greylisted', or dns, connect, tls
@@ -71,9 +86,17 @@ pub(super) struct ExplainArgs {
 
 pub(super) fn run(args: &ExplainArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
     let config = shared.config()?;
+    if let Some(id) = args.id {
+        let (recipient, attempt) = (args.recipient.clone(), args.attempt);
+        let question = MessageQuestion { id, recipient, attempt };
+        return explain_message::run(&question, &config, args.json, out);
+    }
+    let (Some(from), Some(to)) = (args.from.clone(), args.to.clone()) else {
+        return Err(CommandError::new(Exit::Usage, "--from and --to, or --id, are needed"));
+    };
     let question = Question {
-        from: args.from.clone(),
-        to: args.to.clone(),
+        from,
+        to,
         account: args.account.clone(),
         attempt: args.attempt,
         last: args.last.clone(),

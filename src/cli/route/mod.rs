@@ -1,10 +1,14 @@
 //! `waypost route ...`: what operators do with routing scripts, one file a subcommand.
 
 mod explain;
+mod explain_message;
 mod new;
 mod promote;
+mod replay;
 mod shadow;
+mod simulate;
 mod stats;
+mod table;
 mod test;
 
 use std::io::Write;
@@ -24,6 +28,8 @@ pub(super) struct RouteArgs {
 #[derive(Debug, Subcommand)]
 enum RouteCommand {
     Explain(explain::ExplainArgs),
+    Simulate(simulate::SimulateArgs),
+    Replay(replay::ReplayArgs),
     Stats(stats::StatsArgs),
     New(new::NewArgs),
     Test(test::TestArgs),
@@ -36,6 +42,8 @@ pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Res
         RouteCommand::Explain(args) => explain::run(args, shared, out),
         RouteCommand::Shadow(args) => shadow::run(args, shared, out),
         RouteCommand::Promote(args) => promote::run(args, shared, out),
+        RouteCommand::Simulate(args) => simulate::run(args, shared, out),
+        RouteCommand::Replay(args) => replay::run(args, shared, out),
         RouteCommand::Stats(args) => stats::run(args, shared, out),
         RouteCommand::New(args) => new::run(args, shared, out),
         RouteCommand::Test(args) => test::run(args, shared, out),

@@ -1,31 +1,48 @@
-//! What a routing decision costs: a typical script of five branches, with all limits on.
+//! What a routing decision costs, with all limits on, and what a queue attempt costs beside it.
 //!
-//! `cargo bench --bench route` prints time for an evaluation and evaluations a second, on one and two threads.
+//! `cargo bench --bench route` prints for each script the time of a batch of decisions and decisions a second, on one
+//! thread and on two together; `five_branches_last_decides` is the typical script. `queue::attempt` is the same for
+//! attempts of the queue, each with its decision, its record before and its settlement after it, against a transport
+//! that answers 451 without a network.
 
 #![allow(missing_docs, clippy::expect_used)]
 
-use std::hint::black_box;
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
 use jiff::Timestamp;
 use waypost::address::Mailbox;
 use waypost::config::ScriptLimits;
 use waypost::envelope::ReversePath;
 use waypost::route::{Facts, ScriptSet};
 
-const SECONDS: u64 = 1;
-const BATCH: u32 = 100;
+/// Decisions that each thread makes in one run.
+const BATCH: usize = 1_000;
 
-/// Each name, its script, and whether the transport is known.
-const SCRIPTS: [(&str, &str); 6] = [
-    ("nothing", "fn route(delivery) { }"),
-    ("one branch", "fn route(delivery) { if delivery.attempt >= 4 { return \"smarthost\"; } }"),
-    ("five branches, the last decides", FIVE),
-    ("five branches, computed name", COMPUTED),
-    ("ambiguous computed name (runs twice)", AMBIGUOUS),
-    ("imported module and constant", MODULE),
+fn main() {
+    divan::main();
+}
+
+/// A script, and what is particular about it.
+struct Case(&'static str, &'static str);
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+const CASES: [Case; 6] = [
+    Case("nothing", "fn route(delivery) { }"),
+    Case("one_branch", "fn route(delivery) { if delivery.attempt >= 4 { return \"smarthost\"; } }"),
+    Case("five_branches_last_decides", FIVE),
+    Case("five_branches_computed_name", COMPUTED),
+    // No literal tells the line of the return: it runs a second time, watched.
+    Case("ambiguous_computed_name", AMBIGUOUS),
+    Case("imported_module_and_constant", MODULE),
 ];
 
 const FIVE: &str = r#"fn route(delivery) {
@@ -64,31 +81,24 @@ const NAMES: &str = r#"fn by_domain(delivery) {
     if delivery.sender_domain == "news.example" { return "newsletters"; }
 }"#;
 
-fn main() {
-    println!("{:<40} {:>10} {:>14} {:>14}", "", "µs, best", "a second, 1", "2 threads");
-    for (name, script) in SCRIPTS {
-        let set = load(script);
-        let (best, one) = measure(&set, 1);
-        let (_, two) = measure(&set, 2);
-        println!("{name:<40} {:>10.2} {one:>14.0} {two:>14.0}", best.as_secs_f64() * 1e6);
-    }
-    let begun = Instant::now();
-    let sets = 20;
-    (0..sets).for_each(|_| drop(black_box(load(FIVE))));
-    println!("loading a set: {:.1} ms", begun.elapsed().as_secs_f64() * 1e3 / f64::from(sets));
+/// Writes a scripts directory.
+fn write_scripts(dir: &Path, global: &str) {
+    std::fs::create_dir_all(dir.join("lib")).expect("a directory");
+    std::fs::write(dir.join("global.rhai"), global).expect("a file");
+    std::fs::write(dir.join("lib/names.rhai"), NAMES).expect("a file");
 }
 
-fn load(script: &str) -> Arc<ScriptSet> {
+fn load(script: &str) -> ScriptSet {
     let dir = tempfile::tempdir().expect("a directory");
-    let write = |file: &str, text: &str| std::fs::write(Path::join(dir.path(), file), text).expect("a file");
-    std::fs::create_dir(dir.path().join("lib")).expect("a directory");
-    write("global.rhai", script);
-    write("lib/names.rhai", NAMES);
-    Arc::new(ScriptSet::load(dir.path(), &ScriptLimits::default()).expect("good scripts"))
+    write_scripts(dir.path(), script);
+    ScriptSet::load(dir.path(), &ScriptLimits::default()).expect("good scripts")
+}
+
+fn mailbox(text: &str) -> Mailbox {
+    Mailbox::parse(text).expect("an address")
 }
 
 fn facts() -> Arc<Facts> {
-    let mailbox = |text: &str| Mailbox::parse(text).expect("an address");
     let sender = ReversePath::Mailbox(mailbox("editor@news.example"));
     let mut facts = Facts::new(sender, mailbox("someone@some-domain.example"), Timestamp::UNIX_EPOCH);
     facts.attempt = 2;
@@ -96,27 +106,128 @@ fn facts() -> Arc<Facts> {
     Arc::new(facts)
 }
 
-/// The best time for a decision, verdict included, over batches of a hundred; and decisions a second, all threads
-/// together. On a busy machine the first is the one to compare.
-fn measure(set: &Arc<ScriptSet>, threads: usize) -> (Duration, f64) {
+/// Decisions, verdict included, on one thread or several that share the set.
+#[divan::bench(args = CASES, consts = [1, 2])]
+fn decide<const THREADS: usize>(bencher: Bencher<'_, '_>, case: &Case) {
+    let (set, facts) = (load(case.1), facts());
     let work = || {
-        let facts = facts();
-        let end = Instant::now() + Duration::from_secs(SECONDS);
-        let (mut count, mut best) = (0u32, Duration::MAX);
-        while Instant::now() < end {
-            let begun = Instant::now();
-            for _ in 0..BATCH {
-                let verdict = black_box(set.decide(&facts, &|_: &str| true)).verdict();
-                black_box(verdict).expect("a decision");
-            }
-            best = best.min(begun.elapsed() / BATCH);
-            count += BATCH;
+        for _ in 0..BATCH {
+            black_box(set.decide(&facts, &|_: &str| true)).verdict().expect("a decision");
         }
-        (best, f64::from(count) / SECONDS as f64)
     };
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let done = running.into_iter().map(|thread| thread.join().expect("a count"));
-        done.fold((Duration::MAX, 0.0), |all, one| (all.0.min(one.0), all.1 + one.1))
-    })
+    bencher.counter(ItemsCount::new(THREADS * BATCH)).bench_local(|| {
+        std::thread::scope(|scope| {
+            for _ in 1..THREADS {
+                scope.spawn(work);
+            }
+            work();
+        });
+    });
+}
+
+/// Reading and compiling a set.
+#[divan::bench]
+fn load_a_set() -> ScriptSet {
+    load(FIVE)
+}
+
+mod queue {
+    use std::time::Duration;
+
+    use arc_swap::ArcSwap;
+    use bytes::Bytes;
+    use waypost::config::Config;
+    use waypost::dns::Resolver;
+    use waypost::envelope::Envelope;
+    use waypost::metrics::Page;
+    use waypost::queue::{Action, Filter, Parts, Queue};
+    use waypost::route::Router;
+    use waypost::spool::{NewMessage, Origin, Spool, SpoolOptions};
+    use waypost::store::Store;
+    use waypost::transport::Engine;
+
+    use super::*;
+
+    /// Messages that wait, each with one recipient.
+    const MESSAGES: usize = 1_000;
+    const CONFIG: &str = r#"
+hostname = "mail.example.org"
+[dns.fixed."some-domain.example"]
+addresses = ["127.0.0.1"]
+[transports.newsletters]
+kind = "fail"
+reply = "451 4.3.0 not now"
+[domains."news.example"]
+[accounts.editor]
+addresses = ["editor@news.example"]
+[queue]
+retry_first = "8h"
+give_up_after = "off"
+"#;
+
+    /// Attempts of messages that are read back from the spool, as after a first failure.
+    #[divan::bench(sample_count = 20, sample_size = 1)]
+    fn attempt(bencher: Bencher<'_, '_>) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let queue = runtime.block_on(open(dir.path()));
+        runtime.block_on(async {
+            for _ in 0..MESSAGES {
+                queue.accept(message()).await.expect("room in the spool");
+            }
+        });
+        let mut wanted = MESSAGES;
+        runtime.block_on(until(&queue, wanted));
+        bencher.counter(ItemsCount::new(MESSAGES)).bench_local(|| {
+            wanted += MESSAGES;
+            runtime.block_on(async {
+                let kick = Action::Kick { transport: None };
+                queue.control(&Filter::default(), &kick, false).await.expect("a queue that answers");
+                until(&queue, wanted).await;
+            });
+        });
+        runtime.block_on(queue.stop(Duration::from_secs(10)));
+    }
+
+    async fn open(dir: &Path) -> Queue {
+        write_scripts(&dir.join("scripts"), FIVE);
+        let config = Config::parse(CONFIG, &dir.join("waypost.toml")).expect("a good configuration");
+        let (spool, waiting) = Spool::open(&dir.join("queue"), SpoolOptions::default()).expect("a spool");
+        let resolver = Resolver::new(&config.dns);
+        let router = Router::new(&dir.join("scripts"), config.script_limits.clone()).expect("good scripts");
+        let parts = Parts {
+            spool,
+            store: Store::open(&dir.join("store")).expect("a store"),
+            router: Arc::new(router),
+            engine: Engine::new(resolver.clone(), config.hostname.clone()),
+            resolver,
+            config: Arc::new(ArcSwap::from_pointee(config)),
+        };
+        Queue::start(parts, waiting).await.expect("a store that answers")
+    }
+
+    fn message() -> NewMessage {
+        let sender = ReversePath::Mailbox(mailbox("editor@news.example"));
+        NewMessage {
+            envelope: Envelope::new(sender, [mailbox("someone@some-domain.example")]),
+            account: None,
+            received: Timestamp::now(),
+            origin: Origin { session: "bench".into(), protocol: "ESMTP".into(), ip: None, helo: None },
+            content: Bytes::from(format!("Subject: news\r\n\r\n{}\r\n", "word ".repeat(800))),
+        }
+    }
+
+    /// Until so many attempts have ended in a deferral.
+    async fn until(queue: &Queue, attempts: usize) {
+        loop {
+            let mut page = Page::default();
+            queue.write_metrics(&mut page);
+            let text = page.into_text();
+            let counted = text.lines().find_map(|line| line.strip_prefix("waypost_queue_deferred_total "));
+            if counted.and_then(|count| count.parse().ok()) == Some(attempts) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
 }

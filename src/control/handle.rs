@@ -75,9 +75,12 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         }
         Request::RouteExplain(question) => {
             let config = context.config.load_full();
-            let scripts = context.router.current();
+            // A made-up message has no queue id: the set that decides about new mail, or about most of it, answers.
+            let Some(chosen) = context.router.deciding().into_iter().next() else {
+                return Err(Fault::new(FaultKind::Failed, "no scripts run"));
+            };
             let now = crate::clock::now();
-            let explained = explain(&config, &scripts, &context.resolver, &question, now).await?;
+            let explained = explain(&config, &chosen.set, &context.resolver, &question, now).await?;
             Ok(Answer::Explained(Box::new(explained)))
         }
         Request::RouteShadow { reset } => Ok(Answer::RouteShadow(context.router.shadow(reset).map(Box::new))),

@@ -176,7 +176,10 @@ fn a_promoted_set_decides_about_its_share_then_about_all_and_then_is_the_live_on
     assert!(!refused.status.success() && words.contains("roll it back first"), "{words}");
 
     let all = server.command(&["route", "promote", "--percent", "100"]);
-    assert!(all.contains("100 %") && all.contains("the promotion ends by itself"), "{all}");
+    assert!(
+        all.contains("decides about all messages") && all.contains("the promotion ends by itself"),
+        "{all}"
+    );
     assert_eq!(by_set(&server, &messages(&server, 5)), 5);
     server.script("global.rhai", "fn route(delivery) { \"smart\" }");
     wait_for("the promotion to end", || {

@@ -119,7 +119,11 @@ fn print(report: &PromotionReport, out: &mut dyn Write) -> std::io::Result<()> {
         });
     };
     let (hash, percent) = (&terms.hash, terms.percent);
-    writeln!(out, "{hash} decides about {percent} % of the messages, {live} about the rest")?;
+    if percent >= 100.0 {
+        writeln!(out, "{hash} decides about all messages, {live} ({}) about none", dir.display())?;
+    } else {
+        writeln!(out, "{hash} decides about {percent} % of the messages, {live} about the rest")?;
+    }
     writeln!(out, "from     {}, promoted {}", terms.from.display(), show::when(terms.since, now))?;
     let limit = terms.rollback_on_errors;
     let limit = limit.map_or_else(String::new, |limit| format!("; rolled back by itself at {limit}"));

@@ -146,7 +146,7 @@ mod queue {
     use waypost::store::Store;
     use waypost::transport::Engine;
 
-    use super::*;
+    use super::{Arc, Bencher, FIVE, ItemsCount, Path, ReversePath, Timestamp, mailbox, write_scripts};
 
     /// Messages that wait, each with one recipient.
     const MESSAGES: usize = 1_000;

@@ -153,6 +153,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = LIST_HELP)]
 struct ListArgs {
+    /// Which messages; without them, all
+    ids: Vec<QueueId>,
     #[command(flatten)]
     filter: FilterArgs,
     /// Messages at most; without it, all
@@ -212,7 +214,7 @@ pub(super) fn run(args: &QueueArgs, shared: &Shared, out: &mut dyn Write) -> Res
 }
 
 fn list(args: &ListArgs, config: &Config, out: &mut dyn Write) -> Result<(), CommandError> {
-    let filter = args.filter.filter(&[]);
+    let filter = args.filter.filter(&args.ids);
     let (mut after, mut left) = (args.after, args.limit.map_or(usize::MAX, |limit| limit as usize));
     let mut all = Page::default();
     let (mut messages, mut recipients) = (0usize, 0usize);
@@ -353,7 +355,52 @@ pub(super) fn reverse_path(text: &str) -> Result<ReversePath, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::{CommandFactory as _, Parser as _};
+
+    use super::super::Cli;
     use super::*;
+
+    const PAGE: &str = include_str!("../../docs/queue.md");
+
+    /// The words of a command line, as far as the page has it: quotes, and what is written behind it.
+    fn words(line: &str) -> Vec<String> {
+        let command = line.split(['|', '>']).next().unwrap();
+        let mut words = Vec::new();
+        for (at, part) in command.split('"').enumerate() {
+            match at % 2 {
+                0 => words.extend(part.split_whitespace().map(str::to_owned)),
+                _ => words.push(part.to_owned()),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn what_the_page_says_can_be_typed() {
+        let lines = PAGE.lines().filter(|line| line.starts_with("    waypost queue "));
+        let mut count = 0;
+        for line in lines {
+            if let Err(error) = Cli::try_parse_from(words(line)) {
+                panic!("{line}: {error}");
+            }
+            count += 1;
+        }
+        assert!(count > 20, "{count} command lines");
+    }
+
+    #[test]
+    fn the_page_has_every_command_and_every_filter() {
+        let cli = Cli::command();
+        let queue = cli.find_subcommand("queue").unwrap();
+        for command in queue.get_subcommands() {
+            let line = format!("    waypost queue {} ", command.get_name());
+            assert!(PAGE.contains(line.trim_end()), "{line}");
+        }
+        let list = queue.find_subcommand("list").unwrap();
+        for option in list.get_arguments().filter_map(|argument| argument.get_long()) {
+            assert!(option == "config" || PAGE.contains(&format!("--{option}")), "--{option}");
+        }
+    }
 
     #[test]
     fn ranges_of_attempts_as_people_write_them() {

@@ -69,8 +69,8 @@ pub struct Reported {
     pub transport: Option<String>,
     /// The attempts before the last, oldest first.
     pub earlier: Vec<Attempt>,
-    /// When the last attempt ended.
-    pub last_attempt: Timestamp,
+    /// When the last attempt ended; `None` when none was ever made.
+    pub last_attempt: Option<Timestamp>,
 }
 
 /// A report to be written.
@@ -334,7 +334,10 @@ impl Reported {
         } else if self.outcome.verdict != Verdict::Delivered {
             field(text, "Diagnostic-Code", &format!("x-waypost; {}", self.outcome.text));
         }
-        field(text, "Last-Attempt-Date", &rfc5322_date(self.last_attempt));
+        // RFC 3464 §2.3.6: only of an attempt that was made.
+        if let Some(at) = self.last_attempt {
+            field(text, "Last-Attempt-Date", &rfc5322_date(at));
+        }
     }
 
     /// A status of the class that belongs to the action (RFC 3464 §2.3.4).

@@ -7,7 +7,7 @@ use super::due::{Entry, Place};
 use super::{Queue, shown};
 use crate::names::QueueId;
 use crate::smtp::Reply;
-use crate::spool::{NewMessage, SpoolError};
+use crate::spool::{MessageLabels, NewMessage, SpoolError};
 
 /// Why a message was not taken; nothing of it is kept.
 #[derive(Debug, thiserror::Error)]
@@ -58,14 +58,16 @@ impl Queue {
         let message = Arc::new(message);
         let id = inner.parts.spool.accept(message.clone(), starts).await?;
         let count = message.envelope.recipients.len() as u32;
-        let now = crate::clock::now();
+        let (now, labels) = (crate::clock::now(), MessageLabels::of(&message));
         {
             let mut due = inner.due.lock();
             for recipient in 0..count {
                 let address = &message.envelope.recipients[recipient as usize].address;
                 let rule = inner.rules.holding(&message, address);
                 let place = if starts && rule.is_none() { Place::InLine } else { Place::Waits };
-                due.put((id, recipient), Entry { rule, place, started: starts, ..Entry::new(now, 0) });
+                let labels = labels.recipient(recipient);
+                let entry = Entry { rule, place, started: starts, labels, ..Entry::new(now, 0) };
+                due.put((id, recipient), entry);
             }
         }
         inner.counts.messages.inc();

@@ -97,7 +97,17 @@ fn reported(recipient: &Recipient, told: &Told, now: Timestamp) -> Reported {
         outcome: told.outcome.clone(),
         transport: told.transport.clone(),
         earlier: told.earlier.clone(),
-        last_attempt: now,
+        last_attempt: last_attempt(told, now),
+    }
+}
+
+/// When the last attempt ended: just now, where that is what is told of.
+fn last_attempt(told: &Told, now: Timestamp) -> Option<Timestamp> {
+    match told.fate {
+        Fate::Refused | Fate::Expired | Fate::Delayed | Fate::Delivered | Fate::Relayed => Some(now),
+        Fate::Undecided | Fate::Unrouted | Fate::GivenUp | Fate::Damaged => {
+            told.earlier.last().map(|attempt| attempt.ended.unwrap_or(attempt.at))
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What operators change: kick, hold, release, set a transport, set a time, give up, drop.
 //!
-//! All go page by page over what matches, as a listing does. A recipient whose attempt is under way takes a hold and
+//! All go page by page over what matches, as a listing does; a dry run counts it without reading it. A recipient whose attempt is under way takes a hold and
 //! a transport for what comes after it; it cannot be given up or dropped meanwhile, and is counted as left alone. One that
 //! waits in line for a slot is not under way: whoever takes it out first has it, the attempt or the operator.
 
@@ -11,13 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use super::bounce::{self, ReportKind, Told};
 use super::due::{Entry, Key, Turn};
-use super::listing::{Filter, ListedMessage, ListedRecipient, QueueError, STEP_MESSAGES};
+use super::listing::{Filter, ListedMessage, ListedRecipient, QueueError};
+use super::walk::{STEP_MESSAGES, Standing};
 use super::{Inner, Queue, finished, shown};
 use crate::attempt::Attempt;
 use crate::message::dsn::Fate;
 use crate::names::{QueueId, TransportName};
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::spool::{Control, Next, Settlement, SpoolError, Status, StoredMessage};
+
+/// Messages acted on at the same time: they share syncs of the spool, and of few the bodies are in memory.
+const ACTED_ON_AT_ONCE: usize = 32;
 
 /// What is done to all recipients that match.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,49 +67,104 @@ pub struct Done {
     pub still_held: usize,
 }
 
+impl Action {
+    /// It takes recipients out of the queue.
+    fn ends(&self) -> bool {
+        matches!(self, Self::Fail { .. } | Self::Drop)
+    }
+
+    /// A recipient that it would have tried stays held all the same.
+    fn leaves_held(&self, standing: Standing) -> bool {
+        match self {
+            Self::Release => standing.rules > 0,
+            Self::Kick { .. } => standing.by_hand || standing.rules > 0,
+            _ => false,
+        }
+    }
+}
+
+impl Done {
+    fn add(&mut self, other: Self) {
+        self.recipients += other.recipients;
+        self.busy += other.busy;
+        self.still_held += other.still_held;
+    }
+}
+
 impl Queue {
     /// Does something to all recipients that match; `dry_run` only counts them.
     pub async fn control(&self, filter: &Filter, action: &Action, dry_run: bool) -> Result<Done, QueueError> {
-        let now = crate::clock::now();
+        if dry_run {
+            return self.would_do(filter, action).await;
+        }
+        // What comes meanwhile is not meant; least of all the reports of what is given up here.
+        let Some(last) = self.inner.due.lock().last() else { return Ok(Done::default()) };
+        let (now, action) = (crate::clock::now(), Arc::new(action.clone()));
         let (mut done, mut after) = (Done::default(), None);
         loop {
-            let page = self.list(filter, after, STEP_MESSAGES).await?;
-            for message in &page.messages {
-                let ends = matches!(action, Action::Fail { .. } | Action::Drop);
-                let acted = match action {
-                    _ if dry_run && ends => {
-                        let busy = message.recipients.iter().filter(|r| r.running).count();
-                        Ok(Done { recipients: message.recipients.len() - busy, busy, ..Done::default() })
+            let mut page = self.list(filter, after, STEP_MESSAGES).await?;
+            page.messages.retain(|message| message.id <= last);
+            while !page.messages.is_empty() {
+                let some = page.messages.drain(..page.messages.len().min(ACTED_ON_AT_ONCE));
+                // Tasks of their own: what was begun is ended also when the operator has gone away.
+                let act = |message| self.inner.tasks.spawn(self.clone().act(message, action.clone(), now));
+                let tasks: Vec<_> = some.map(act).collect();
+                let mut failed = None;
+                for task in tasks {
+                    let acted =
+                        task.await.map_err(|panicked| SpoolError::from(std::io::Error::other(panicked)));
+                    match acted.map_err(QueueError::from).flatten() {
+                        Ok(one) => done.add(one),
+                        // It was delivered in the meantime.
+                        Err(QueueError::Spool(SpoolError::Unknown(_))) => {}
+                        Err(error) => failed = failed.or(Some(error)),
                     }
-                    _ if dry_run => Ok(changed(message, action)),
-                    Action::Fail { reason } => self.end(message, Some(reason), now).await,
-                    Action::Drop => self.end(message, None, now).await,
-                    action => self.inner.change(message, action, now).await,
-                };
-                match acted {
-                    Ok(one) => {
-                        done.recipients += one.recipients;
-                        done.busy += one.busy;
-                        done.still_held += one.still_held;
-                    }
-                    // It was delivered in the meantime.
-                    Err(QueueError::Spool(SpoolError::Unknown(_))) => {}
-                    Err(error) => return Err(error),
+                }
+                if let Some(error) = failed {
+                    return Err(error);
                 }
             }
             match page.next {
-                Some(next) => after = Some(next),
-                None => break,
+                Some(next) if next < last => after = Some(next),
+                _ => break,
             }
         }
-        if !dry_run && done.recipients > 0 {
-            if matches!(action, Action::Kick { transport: Some(_) } | Action::Transport { .. }) {
+        if done.recipients > 0 {
+            if matches!(*action, Action::Kick { transport: Some(_) } | Action::Transport { .. }) {
                 // What waits in line has its way already: it is asked about again.
                 self.routes_changed();
             }
             self.inner.wake.notify_one();
         }
         Ok(done)
+    }
+
+    /// Counts what an action would be done to.
+    async fn would_do(&self, filter: &Filter, action: &Action) -> Result<Done, QueueError> {
+        let mut done = Done::default();
+        self.survey(filter, |found| {
+            for (_, standing) in found {
+                let busy = action.ends() && standing.running;
+                done.recipients += usize::from(!busy);
+                done.busy += usize::from(busy);
+                done.still_held += usize::from(action.leaves_held(*standing));
+            }
+        })
+        .await?;
+        Ok(done)
+    }
+
+    async fn act(
+        self,
+        message: ListedMessage,
+        action: Arc<Action>,
+        now: Timestamp,
+    ) -> Result<Done, QueueError> {
+        match &*action {
+            Action::Fail { reason } => self.end(&message, Some(reason), now).await,
+            Action::Drop => self.end(&message, None, now).await,
+            action => self.inner.change(&message, action, now).await,
+        }
     }
 
     /// The whole message as it will be sent, if it is in the queue.
@@ -154,17 +213,6 @@ impl Queue {
         claim.keep();
         Ok(done)
     }
-}
-
-/// What comes of an action that leaves the recipients in the queue.
-fn changed(message: &ListedMessage, action: &Action) -> Done {
-    let stays_held = |recipient: &&ListedRecipient| match action {
-        Action::Release => !recipient.held_by_rules.is_empty(),
-        Action::Kick { .. } => recipient.held || !recipient.held_by_rules.is_empty(),
-        _ => false,
-    };
-    let still_held = message.recipients.iter().filter(stays_held).count();
-    Done { recipients: message.recipients.len(), busy: 0, still_held }
 }
 
 /// A recipient that the operator takes out, with what it went through.
@@ -284,7 +332,9 @@ impl Inner {
             due.change(*key, due_at, held, now);
         }
         drop(due);
-        Ok(changed(message, action))
+        let stays_held = |recipient: &&ListedRecipient| action.leaves_held((*recipient).into());
+        let still_held = message.recipients.iter().filter(stays_held).count();
+        Ok(Done { recipients: message.recipients.len(), busy: 0, still_held })
     }
 
     async fn read_whole(&self, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {

@@ -1,6 +1,6 @@
 //! The index of waiting recipients: what is due when, what is being attempted, what is held.
 //!
-//! Small for each recipient (no addresses, no bodies), and every step costs O(log n) at most. A recipient's place in
+//! Small for each recipient (hashes instead of addresses, no bodies), and every step costs O(log n) at most. A recipient's place in
 //! the heap may be out of date after a kick or a hold; the table says what holds, and stale places are skipped.
 //!
 //! Who takes a recipient gets a [`Turn`]. It is good until the recipient is put back or somebody else takes it: an
@@ -13,6 +13,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::names::QueueId;
+use crate::spool::Labels;
 
 /// A recipient of a message in the queue: its index in the envelope.
 pub type Key = (QueueId, u32);
@@ -56,6 +57,8 @@ pub struct Entry {
     pub turn: u32,
     /// The accepting record says that attempt 1 has begun; whether it has is known here alone.
     pub started: bool,
+    /// Whose mail it is; where they are missing (an early version's record), the message must be read.
+    pub labels: Option<Labels>,
 }
 
 impl Entry {
@@ -70,6 +73,7 @@ impl Entry {
             in_line: None,
             turn: 0,
             started: false,
+            labels: None,
         }
     }
 
@@ -105,6 +109,11 @@ impl Due {
     /// Recipients in the queue.
     pub fn count(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The last message.
+    pub fn last(&self) -> Option<QueueId> {
+        self.entries.last_key_value().map(|(key, _)| key.0)
     }
 
     /// What is known about a recipient.

@@ -11,8 +11,7 @@ use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::dispatch::Subject;
-use super::due::Key;
-use super::listing::{Filter, ListedMessage, QueueError, STEP_MESSAGES};
+use super::listing::{Filter, QueueError};
 use super::{Inner, Queue};
 use crate::address::Mailbox;
 use crate::names::QueueId;
@@ -112,35 +111,25 @@ impl Queue {
             recipient_domain: fields.recipient_domain.clone(),
             ..Filter::default()
         };
-        let (mut held, mut after) = (Held::default(), None);
-        loop {
-            let page = self.list(&filter, after, STEP_MESSAGES).await?;
-            for message in &page.messages {
-                self.inner.count(message, rule, hold, &mut held);
+        let (mut held, hold) = (Held::default(), rule.filter(|_| hold));
+        self.survey(&filter, |found| {
+            for (_, standing) in found {
+                held.recipients += 1;
+                held.otherwise +=
+                    usize::from(standing.by_hand || standing.rules > usize::from(rule.is_some()));
+                held.running += usize::from(hold.is_none() && standing.running);
             }
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(held),
+            if let Some(rule) = hold {
+                let mut due = self.inner.due.lock();
+                held.running += found.iter().filter(|(key, _)| !due.hold_by_rule(*key, rule)).count();
             }
-        }
+        })
+        .await?;
+        Ok(held)
     }
 }
 
 impl Inner {
-    fn count(&self, message: &ListedMessage, rule: Option<u32>, hold: bool, held: &mut Held) {
-        for recipient in &message.recipients {
-            let key: Key = (message.id, recipient.index);
-            let by_another = recipient.held_by_rules.iter().any(|other| Some(*other) != rule);
-            let mut running = recipient.running;
-            if let Some(number) = rule.filter(|_| hold) {
-                running = !self.due.lock().hold_by_rule(key, number);
-            }
-            held.recipients += 1;
-            held.otherwise += usize::from(recipient.held || by_another);
-            held.running += usize::from(running);
-        }
-    }
-
     /// A rule is not in the list any more: what it kept back waits for its time again.
     fn release(&self, number: u32) {
         let mut after = None;

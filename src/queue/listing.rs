@@ -1,14 +1,15 @@
 //! What operators see of the queue.
 //!
-//! A listing goes page by page in order of queue id and reads only what it shows, so that it stays quick however long
-//! the queue is.
+//! A listing goes page by page in order of queue id. What the index tells is asked of the index, and only what is shown is
+//! read, so that it stays quick however long the queue is; see `sieve` and `walk`.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::due::{Entry, Key, Place};
+use super::due::{Entry, Place};
+use super::walk::{Candidate, STEP_MESSAGES, Walk};
 use super::{Inner, Queue};
 use crate::address::{Domain, Mailbox};
 use crate::attempt::Attempt;
@@ -16,11 +17,6 @@ use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::spool::{RecipientState, SpoolError, Status, StoredMessage};
 use crate::store::{FinishedRecipient, HISTORY_PAGE_MAX, HistoryFilter, HoldRule, StoreError};
-
-/// Messages looked at in one step of a listing.
-pub(super) const STEP_MESSAGES: usize = 256;
-/// Recipients of the index looked at in one step, so that the others who need it need not wait long.
-const STEP_RECIPIENTS: usize = 4_096;
 
 /// Which recipients are meant; fields that are not set match everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -174,13 +170,6 @@ impl Filter {
         self.recipient.as_ref().is_none_or(|r| r == address)
             && self.recipient_domain.as_ref().is_none_or(|d| *d == address.domain)
     }
-
-    /// What can be told without reading the message. Whether rules hold it cannot.
-    fn may_match(&self, entry: &Entry, no_rules: bool) -> bool {
-        self.held.is_none_or(|held| held == entry.held || (held && !no_rules))
-            && self.attempts_min.is_none_or(|n| entry.attempts >= n)
-            && self.attempts_max.is_none_or(|n| entry.attempts <= n)
-    }
 }
 
 impl Queue {
@@ -198,21 +187,23 @@ impl Queue {
         after: Option<QueueId>,
         limit: usize,
     ) -> Result<Page, QueueError> {
+        let walk = Walk::new(self, filter);
         let (mut page, mut looked_at) = (Page::default(), after);
-        let reader =
-            Arc::new(Reader { inner: self.inner.clone(), rules: self.hold_rules(), filter: filter.clone() });
         loop {
-            let step = self.inner.step(filter, reader.rules.is_empty(), looked_at);
-            let (reader, left) = (reader.clone(), limit - page.messages.len());
-            let read = tokio::task::spawn_blocking(move || reader.read(step.messages, looked_at, left)).await;
-            let found = read.map_err(|panicked| SpoolError::from(std::io::Error::other(panicked)))??;
-            page.messages.extend(found.messages);
-            // Enough was found before all was looked at; never before anything was.
-            if found.enough {
-                page.next = found.last;
+            let left = limit - page.messages.len();
+            let step = walk.step(looked_at, left.clamp(1, STEP_MESSAGES)).await?;
+            if left == 0 && !step.candidates.is_empty() {
+                page.next = looked_at;
                 return Ok(page);
             }
-            if step.end {
+            let mut found = walk.read(step.candidates).await?;
+            let enough = found.len() > left;
+            found.truncate(left);
+            page.messages.extend(found);
+            if enough {
+                page.next = page.messages.last().map(|message| message.id);
+            }
+            if enough || step.end {
                 return Ok(page);
             }
             looked_at = step.last;
@@ -232,51 +223,7 @@ impl Queue {
     }
 }
 
-/// Some messages of the index, with those of their recipients that may match.
-struct Step {
-    messages: Vec<(QueueId, Vec<(u32, Entry)>)>,
-    /// The last that was looked at.
-    last: Option<QueueId>,
-    /// There are no more.
-    end: bool,
-}
-
 impl Inner {
-    /// The next messages of the index; the lock is held for so many of them at most.
-    fn step(&self, filter: &Filter, no_rules: bool, after: Option<QueueId>) -> Step {
-        let due = self.due.lock();
-        let mut step = Step { messages: Vec::new(), last: after, end: true };
-        let add = |step: &mut Step, key: Key, entry: &Entry| {
-            step.last = Some(key.0);
-            if !filter.may_match(entry, no_rules) {
-                return;
-            }
-            match step.messages.last_mut() {
-                Some((id, entries)) if *id == key.0 => entries.push((key.1, *entry)),
-                _ => step.messages.push((key.0, vec![(key.1, *entry)])),
-            }
-        };
-        if !filter.ids.is_empty() {
-            let mut ids: Vec<QueueId> =
-                filter.ids.iter().copied().filter(|id| after.is_none_or(|a| *id > a)).collect();
-            ids.sort_unstable();
-            ids.dedup();
-            for id in ids {
-                due.of_message(id).for_each(|(key, entry)| add(&mut step, *key, entry));
-            }
-            return step;
-        }
-        for (seen, (key, entry)) in due.after(after.map(|id| (id, u32::MAX))).enumerate() {
-            let begins = step.last != Some(key.0);
-            if begins && (step.messages.len() == STEP_MESSAGES || seen >= STEP_RECIPIENTS) {
-                step.end = false;
-                break;
-            }
-            add(&mut step, *key, entry);
-        }
-        step
-    }
-
     fn in_line(&self, entry: &Entry) -> Option<InLine> {
         let transport = self.due.lock().transport(entry.in_line?)?.clone();
         let rate = self.slots.lock().is_held_by_rate(&transport, tokio::time::Instant::now());
@@ -285,51 +232,36 @@ impl Inner {
 }
 
 /// Reads what a listing shows; blocking.
-struct Reader {
-    inner: Arc<Inner>,
-    rules: Vec<HoldRule>,
-    filter: Filter,
-}
-
-struct Found {
-    messages: Vec<ListedMessage>,
-    /// The last message that was looked at.
-    last: Option<QueueId>,
-    /// So many were wanted: what follows was not looked at.
-    enough: bool,
+pub(super) struct Reader {
+    pub inner: Arc<Inner>,
+    pub rules: Vec<HoldRule>,
+    pub filter: Filter,
 }
 
 impl Reader {
-    fn read(
-        &self,
-        messages: Vec<(QueueId, Vec<(u32, Entry)>)>,
-        looked_at: Option<QueueId>,
-        wanted: usize,
-    ) -> Result<Found, SpoolError> {
-        let mut found = Found { messages: Vec::new(), last: looked_at, enough: false };
-        for (id, entries) in messages {
-            if found.messages.len() == wanted {
-                found.enough = true;
-                break;
-            }
-            match self.listed(id, &entries) {
-                Ok(message) => found.messages.extend(message),
+    /// Those that match, each of its own recipients that match.
+    pub fn read(&self, messages: &[Vec<Candidate>]) -> Result<Vec<ListedMessage>, SpoolError> {
+        let mut found = Vec::with_capacity(messages.len());
+        for candidates in messages {
+            match self.listed(candidates) {
+                Ok(message) => found.extend(message),
                 // The log tells of it; it must not keep operators from all the others.
                 Err(SpoolError::Damaged(_)) if self.filter.ids.is_empty() => {}
                 Err(error) => return Err(error),
             }
-            found.last = Some(id);
         }
         Ok(found)
     }
 
-    fn listed(&self, id: QueueId, entries: &[(u32, Entry)]) -> Result<Option<ListedMessage>, SpoolError> {
+    fn listed(&self, candidates: &[Candidate]) -> Result<Option<ListedMessage>, SpoolError> {
+        let Some(first) = candidates.first() else { return Ok(None) };
+        let id = first.key.0;
         let stored = self.inner.parts.spool.read_summary(id)?;
         let Some(stored) = stored.filter(|stored| self.filter.matches_message(stored)) else {
             return Ok(None);
         };
-        let recipients: Vec<ListedRecipient> =
-            entries.iter().filter_map(|(index, entry)| self.recipient(&stored, *index, entry)).collect();
+        let recipients = candidates.iter().filter_map(|one| self.recipient(&stored, one.key.1, &one.entry));
+        let recipients: Vec<ListedRecipient> = recipients.collect();
         let message = &stored.message;
         Ok((!recipients.is_empty()).then(|| ListedMessage {
             id,

@@ -30,12 +30,14 @@ mod pace;
 mod pump;
 pub mod schedule;
 pub mod settle;
+mod sieve;
 mod slots;
 mod suppressions;
 #[cfg(test)]
 mod tests;
 mod undecided;
 mod waiting;
+mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -124,7 +126,7 @@ impl Queue {
         let suppressions = Suppressions::load(&parts.store).await?;
         let mut due = Due::default();
         for item in waiting {
-            let entry = Entry { held: item.held, ..Entry::new(item.due, item.attempts) };
+            let entry = Entry { held: item.held, labels: item.labels, ..Entry::new(item.due, item.attempts) };
             due.put((item.id, item.recipient), entry);
         }
         let tasks = TaskTracker::new();

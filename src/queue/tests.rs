@@ -3,6 +3,7 @@
 //! `outside.test` has an MX where nobody listens; `ours.test` is ours, with `ann` in it.
 
 mod controls;
+mod filters;
 mod history;
 mod hold_rules;
 mod in_line;
@@ -234,6 +235,32 @@ async fn a_damaged_message_does_not_hide_the_others() {
     assert_eq!(page.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [good]);
     assert_eq!(world.queue.control(&Filter::default(), &KICK, false).await.unwrap().recipients, 1);
     world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_envelope_is_damaged_too_is_put_aside_and_not_tried_for_ever() {
+    let world = world("", None).await;
+    let sent = message("ann@ours.test", &["gone@outside.test", "user@outside.test"]);
+    let id = world.queue.accept(sent).await.unwrap();
+    until(async || {
+        let seen = world.queue.show(id).await.unwrap().unwrap();
+        seen.recipients.iter().all(|r| r.attempts == 1 && !r.running)
+    })
+    .await;
+    damage(&world, b"gone@outside.test");
+    let now = crate::clock::now();
+    world.queue.inner.due.lock().change((id, 0), Some(now), None, now);
+    world.queue.inner.wake.notify_one();
+    world.until_empty().await;
+    let left = std::fs::read(world.dir.path().join(format!("queue/damaged/{id}.records"))).unwrap();
+    assert!(memchr::memmem::find(&left, b"?one@outside.test").is_some(), "as it stood on disk");
+    assert!(memchr::memmem::find(&left, b"connection refused").is_some(), "what came of it too");
+    world.stop().await;
+    let World { dir, queue, parts } = world;
+    drop((queue, parts));
+    let (parts, queue) = open(dir.path(), "").await;
+    assert_eq!(queue.stats().recipients, 0, "it does not come back");
+    World { dir, queue, parts }.stop().await;
 }
 
 /// The header is there, the body is not: trying again would not help.

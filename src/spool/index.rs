@@ -358,6 +358,7 @@ impl Entry {
             due: timestamp(recipient.due),
             attempts: recipient.attempts,
             held: recipient.held,
+            labels: None,
         })
     }
 

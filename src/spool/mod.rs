@@ -7,6 +7,7 @@
 //! | file | what stands there |
 //! | --- | --- |
 //! | [`types`](self) | what goes in and out |
+//! | [`labels`](Labels) | who sent a message and to whom, as hashes: what listings need without reading it |
 //! | `record` | one record, byte by byte |
 //! | `segment` | a file of records: header, footer, scan |
 //! | `index` | what is in memory; which segments are still needed, and why |
@@ -16,13 +17,16 @@
 //! | `read` | a message with its history |
 //! | `view` | reading a spool that no server has open |
 //! | `large` | messages in files of their own |
+//! | `aside` | what is left of messages that cannot be read |
 //! | `disk` | the seam for tests |
 //!
 //! `docs/spool.md` describes the format and the rules of recovery.
 
+mod aside;
 mod disk;
 mod helper;
 mod index;
+mod labels;
 mod large;
 mod read;
 mod record;
@@ -49,6 +53,7 @@ use tokio::sync::oneshot;
 use self::disk::{Disk, OsDisk};
 use self::helper::Chores;
 use self::index::Index;
+pub use self::labels::{Hash, Labels, MessageLabels};
 use self::record::{Draft, Event, MessageBrief};
 use self::recover::Recovered;
 pub use self::types::{
@@ -114,7 +119,11 @@ impl Spool {
         std::fs::create_dir_all(large::folder(dir))?;
         let lock = lock(dir)?;
         let mut recovered = recover::recover(dir, &options, disk.as_ref())?;
-        let waiting = recovered.index.page(None, usize::MAX);
+        let mut waiting = recovered.index.page(None, usize::MAX);
+        let labels = std::mem::take(&mut recovered.labels);
+        for waiting in &mut waiting {
+            waiting.labels = labels.get(&waiting.id).and_then(|labels| labels.recipient(waiting.recipient));
+        }
         let (sequence, next_lsn) = (recovered.sequence, recovered.next_lsn);
         let obsolete = std::mem::take(&mut recovered.obsolete);
         let unfinished = std::mem::take(&mut recovered.unfinished);
@@ -162,6 +171,7 @@ impl Spool {
             size: content.len() as u64,
             header_bytes: u32::try_from(header_bytes).map_err(|_| SpoolError::TooLarge)?,
             file_crc: if large { crc } else { 0 },
+            labels: Some(MessageLabels::of(&message).into()),
         });
         let draft = Draft::message(id, &event, &message, (!large).then_some(crc))?;
         if !large {
@@ -234,6 +244,12 @@ impl Spool {
     /// As [`read`](Self::read), without the body: the content is the header only. Blocking.
     pub fn read_summary(&self, id: QueueId) -> Result<Option<StoredMessage>, SpoolError> {
         read::read(self.shared(), id, false)
+    }
+
+    /// Copies what is left of a message that is damaged to a file of its own, for an operator to look at, and says where.
+    /// The message stays. Blocking.
+    pub fn copy_aside(&self, id: QueueId) -> Result<PathBuf, SpoolError> {
+        aside::copy(self.shared(), id)
     }
 
     /// The waiting recipients of up to `limit` messages with numbers above `after`, in order. To page, go on

@@ -36,7 +36,7 @@ impl Place {
     }
 
     /// So many bytes, or fewer where the file was cut: the bytes that fill a record up may be missing.
-    fn bytes(&self, count: usize) -> io::Result<Bytes> {
+    pub(super) fn bytes(&self, count: usize) -> io::Result<Bytes> {
         let rest = self.file.metadata()?.len().saturating_sub(u64::from(self.loc.offset));
         let mut bytes = vec![0; count.min(usize::try_from(rest).unwrap_or(count))];
         self.file.read_exact_at(&mut bytes, u64::from(self.loc.offset))?;
@@ -92,7 +92,7 @@ pub(super) fn read(shared: &Shared, id: QueueId, whole: bool) -> Result<Option<S
     Err(SpoolError::Damaged(id))
 }
 
-fn look_up(shared: &Shared, id: QueueId) -> Option<(Entry, Vec<Place>)> {
+pub(super) fn look_up(shared: &Shared, id: QueueId) -> Option<(Entry, Vec<Place>)> {
     let index = shared.index.lock();
     let entry = index.messages.get(&id)?.clone();
     let locs = std::iter::once(entry.message).chain(entry.history.iter().copied());

@@ -5,10 +5,13 @@
 //! header, brief and detail; the content has its own, so that a listing can read a message without its body.
 //! All numbers are little-endian; a record begins at a multiple of 8. `docs/spool.md` has the table.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::labels::MessageLabels;
 use super::types::{Control, NewMessage, Next, Origin, Settlement, SpoolError};
 use crate::attempt::Attempt;
 use crate::envelope::Envelope;
@@ -278,7 +281,7 @@ pub(super) enum Event {
 }
 
 /// A message, as the index sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MessageBrief {
     pub recipients: u32,
     /// Attempt 1 of every recipient began with the acceptance.
@@ -293,6 +296,8 @@ pub(super) struct MessageBrief {
     pub header_bytes: u32,
     /// Of a file of its own; 0 where the content is part of the record, whose header has it.
     pub file_crc: u32,
+    /// Who sent it and to whom; an early version wrote records without.
+    pub labels: Option<Arc<MessageLabels>>,
 }
 
 /// What came of one recipient's attempt, as the index sees it.
@@ -340,6 +345,7 @@ impl Event {
                 put_u32s(out, &[brief.recipients, flags, brief.header_bytes, brief.file_crc]);
                 out.extend_from_slice(&brief.received.to_le_bytes());
                 out.extend_from_slice(&brief.size.to_le_bytes());
+                brief.labels.iter().for_each(|labels| labels.put(out));
             }
             Self::Begin(attempts) => {
                 for (recipient, number) in attempts {
@@ -371,16 +377,23 @@ impl Event {
     /// Reads a brief.
     pub(super) fn parse(kind: Kind, brief: &[u8]) -> Option<Self> {
         Some(match kind {
-            Kind::Message if brief.len() == MESSAGE_BRIEF_BYTES => {
+            Kind::Message => {
+                let (brief, labels) = brief.split_at_checked(MESSAGE_BRIEF_BYTES)?;
                 let flags = u32_at(brief, 4)?;
+                let (recipients, received) = (u32_at(brief, 0)?, i64_at(brief, 16)?);
+                let labels = match labels {
+                    [] => None,
+                    labels => Some(MessageLabels::parse(labels, received, recipients)?.into()),
+                };
                 Self::Message(MessageBrief {
-                    recipients: u32_at(brief, 0)?,
+                    recipients,
                     started: flags & 1 != 0,
                     large: flags & 2 != 0,
                     header_bytes: u32_at(brief, 8)?,
                     file_crc: u32_at(brief, 12)?,
-                    received: i64_at(brief, 16)?,
+                    received,
                     size: u64_at(brief, 24)?,
+                    labels,
                 })
             }
             Kind::Begin if brief.len().is_multiple_of(8) => {
@@ -469,4 +482,33 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
 
 fn i64_at(bytes: &[u8], at: usize) -> Option<i64> {
     Some(i64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_brief_of_a_message_reads_back_also_without_labels_as_early_versions_wrote_it() {
+        let message = super::super::tests::message(1, 3, 10);
+        let brief = MessageBrief {
+            recipients: 3,
+            started: true,
+            large: false,
+            received: message.received.as_microsecond(),
+            size: 10,
+            header_bytes: 7,
+            file_crc: 0,
+            labels: Some(MessageLabels::of(&message).into()),
+        };
+        let mut bytes = Vec::new();
+        let event = Event::Message(brief.clone());
+        event.put(&mut bytes);
+        assert_eq!(Event::parse(Kind::Message, &bytes), Some(event));
+        let early = Event::Message(MessageBrief { labels: None, ..brief });
+        assert_eq!(Event::parse(Kind::Message, &bytes[..MESSAGE_BRIEF_BYTES]), Some(early));
+        for wrong in (0..bytes.len()).filter(|bytes| *bytes != MESSAGE_BRIEF_BYTES) {
+            assert_eq!(Event::parse(Kind::Message, &bytes[..wrong]), None, "{wrong} bytes");
+        }
+    }
 }

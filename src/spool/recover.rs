@@ -5,7 +5,7 @@
 //! the one in the youngest segment counts. What was only written, and not synced, when the last run ended is
 //! synced before anything is done about it. The log goes on in another segment; nothing is appended to an old one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use super::disk::Disk;
 use super::index::{Index, Loc, Phase, Segment};
+use super::labels::MessageLabels;
 use super::large;
 use super::record::Event;
 use super::segment::{self, Footer, Found, Header, RECORDS_FROM, Spare};
@@ -28,6 +29,8 @@ const NUMBERS_SKIPPED_SEGMENT: u64 = 1 << 24;
 /// What was found.
 pub(super) struct Recovered {
     pub index: Index,
+    /// What the records of waiting messages say of them.
+    pub labels: HashMap<QueueId, Arc<MessageLabels>>,
     pub spares: Vec<Spare>,
     pub next_id: u64,
     pub next_lsn: u64,
@@ -67,6 +70,7 @@ struct Piece {
 pub(super) fn recover(dir: &Path, options: &SpoolOptions, disk: &dyn Disk) -> Result<Recovered, SpoolError> {
     let mut recovered = Recovered {
         index: Index::default(),
+        labels: HashMap::new(),
         spares: Vec::new(),
         next_id: 1,
         next_lsn: 1,
@@ -159,6 +163,7 @@ impl Recovered {
         pieces.sort_by_key(|piece| (piece.id, piece.lsn, piece.sequence));
         for of_message in pieces.chunk_by(|a, b| a.id == b.id) {
             self.replay(of_message);
+            self.remember(of_message);
         }
         self.index.age();
         self.unfinished.retain(|id| self.index.messages.contains_key(id));
@@ -231,6 +236,14 @@ impl Recovered {
                     }
                 }
             }
+        }
+    }
+
+    /// What is known about a message that waits.
+    fn remember(&mut self, pieces: &[Piece]) {
+        let Some(Piece { id, event: Event::Message(brief), .. }) = pieces.first() else { return };
+        if let (Some(labels), true) = (&brief.labels, self.index.messages.contains_key(id)) {
+            self.labels.insert(*id, labels.clone());
         }
     }
 

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::labels::Labels;
 use crate::attempt::Attempt;
 use crate::envelope::Envelope;
 use crate::names::{AccountName, QueueId, TransportName};
@@ -81,6 +82,8 @@ pub struct Waiting {
     pub attempts: u32,
     /// The operator holds it.
     pub held: bool,
+    /// What its record says of it: known at a start only, and not of messages that an early version wrote.
+    pub labels: Option<Labels>,
 }
 
 /// A message read back, with the state of each recipient.

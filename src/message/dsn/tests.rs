@@ -25,7 +25,7 @@ fn reported(fate: Fate, outcome: Outcome) -> Reported {
         outcome,
         transport: Some("direct".into()),
         earlier: Vec::new(),
-        last_attempt: at(60),
+        last_attempt: Some(at(60)),
     }
 }
 
@@ -105,16 +105,18 @@ fn each_kind() -> Vec<(&'static str, String)> {
     let ours =
         |verdict, code: &str, text: &str| Outcome::ours(verdict, Stage::Dns, code.parse().unwrap(), text);
     let until = Kind::Delayed { until: at(345_600) };
-    let no_transport = |fate, outcome| Reported { transport: None, ..reported(fate, outcome) };
+    let no_transport =
+        |fate, outcome| Reported { transport: None, last_attempt: None, ..reported(fate, outcome) };
     let said_no = refused(Some(550), Some("5.1.1"), "no such user\nsorry");
     let expired = Reported { earlier: put_off(12), ..reported(Fate::Expired, late.clone()) };
     let delayed = Reported { earlier: put_off(2), ..reported(Fate::Delayed, late) };
     let unrouted = no_transport(Fate::Unrouted, ours(Verdict::Temporary, "4.3.5", UNROUTED));
-    let tried_before = Reported { earlier: put_off(1), ..unrouted.clone() };
+    let tried_before = Reported { earlier: put_off(1), last_attempt: Some(at(60)), ..unrouted.clone() };
     let in_time = UNROUTED.replace("so far", "in time");
     let undecided = no_transport(Fate::Undecided, ours(Verdict::Temporary, "4.3.5", &in_time));
     let operator = ours(Verdict::Permanent, "5.3.0", "the account was closed");
-    let given_up = Reported { earlier: put_off(1), ..no_transport(Fate::GivenUp, operator) };
+    let given_up =
+        Reported { earlier: put_off(1), last_attempt: Some(at(60)), ..no_transport(Fate::GivenUp, operator) };
     let damaged = ours(Verdict::Permanent, "5.3.0", "the message was damaged in the storage of this server");
     let here = Outcome::ours(Verdict::Delivered, Stage::Data, EnhancedCode::new(2, 0, 0), "delivered");
     let delivered = Reported { transport: Some("local".into()), ..reported(Fate::Delivered, here) };

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::names::TransportName;
+use crate::store::{HoldFields, NewHoldRule};
 
 /// Waits long after its first attempt, which fails.
 const WAITS: &str = "[transports.other]\nkind = \"smtp\"\nhost = \"127.0.0.1\"\nport = 1\n";
@@ -158,5 +159,23 @@ async fn filters_by_age_error_and_hold() {
         let done = world.queue.control(&filter, &KICK, true).await.unwrap();
         assert_eq!(done.recipients, count, "{filter:?}");
     }
+    world.stop().await;
+}
+
+/// More than a page: the reports of the first page wait when the next one is looked for.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_everything_up_does_not_give_up_the_reports_of_it() {
+    const MESSAGES: usize = 300;
+    let world = world("", None).await;
+    let rule = NewHoldRule { fields: HoldFields::default(), by: "root".into(), reason: String::new() };
+    world.queue.add_hold_rule(rule).await.unwrap();
+    for _ in 0..MESSAGES {
+        world.queue.accept(message("ann@ours.test", &["user@outside.test"])).await.unwrap();
+    }
+    let fail = Action::Fail { reason: "no".into() };
+    let done = world.queue.control(&Filter::default(), &fail, false).await.unwrap();
+    assert_eq!(done, Done { recipients: MESSAGES, ..Done::default() });
+    let reports = Filter { sender: Some(ReversePath::Null), ..Filter::default() };
+    assert_eq!(world.queue.control(&reports, &KICK, true).await.unwrap().recipients, MESSAGES);
     world.stop().await;
 }

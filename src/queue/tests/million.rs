@@ -25,6 +25,12 @@ async fn fill(queue: &Queue, rows: usize) {
     }
 }
 
+/// What this process has in memory, bytes.
+fn resident_bytes() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
 async fn timed<T>(what: &str, work: impl Future<Output = T>) -> T {
     let began = Instant::now();
     let done = work.await;
@@ -39,7 +45,9 @@ async fn a_million_rows() {
     let mut world = world("", None).await;
     let rule = NewHoldRule { fields: HoldFields::default(), by: "root".into(), reason: String::new() };
     world.queue.add_hold_rule(rule).await.unwrap();
+    let before = resident_bytes();
     timed("accepted", fill(&world.queue, rows)).await;
+    println!("{} bytes of memory a recipient", (resident_bytes() - before) / rows);
     for round in ["in the run that took them", "after a restart"] {
         println!("{rows} rows, {round}:");
         let queue = &world.queue;
@@ -52,10 +60,17 @@ async fn a_million_rows() {
         let page = timed("one domain of 1,000", queue.list(&of_domain, None, 1_000_000)).await.unwrap();
         assert_eq!(page.messages.len(), rows / 1_000);
         timed("one domain of 1,000, again", queue.list(&of_domain, None, 1_000_000)).await.unwrap();
+        let nobody = Filter { recipient: Mailbox::parse("nobody@d77.test").ok(), ..Filter::default() };
+        timed("nobody (--to)", queue.list(&nobody, None, 200)).await.unwrap();
+        let not_held = Filter { held: Some(false), ..Filter::default() };
+        timed("none of them (--not-held)", queue.list(&not_held, None, 200)).await.unwrap();
+        let failed = Filter { error: Some("refused".into()), ..Filter::default() };
+        timed("none of them (--error, all must be read)", queue.list(&failed, None, 200)).await.unwrap();
         let tried = Filter { attempts_min: Some(1), ..Filter::default() };
         timed("none of them (--attempts 1..)", queue.list(&tried, None, 200)).await.unwrap();
         let done = timed("kick --all --dry-run", queue.control(&everything, &KICK, true)).await.unwrap();
         assert_eq!(done.recipients, rows);
+        timed("kick --to-domain --dry-run", queue.control(&of_domain, &KICK, true)).await.unwrap();
         timed("kick --to-domain", queue.control(&of_domain, &KICK, false)).await.unwrap();
         let fields = HoldFields { recipient_domain: "d78.test".parse().ok(), ..HoldFields::default() };
         timed("hold-rule add --dry-run", queue.would_hold(&fields)).await.unwrap();

@@ -15,9 +15,16 @@ fn an_accepted_message_is_there_after_a_restart() {
     drop(spool);
 
     let (spool, waiting) = open(&dir);
-    let expected =
-        |id, recipient, second| Waiting { id, recipient, due: time(second), attempts: 0, held: false };
-    assert_eq!(waiting, [expected(id, 0, 1), expected(id, 1, 1), expected(other, 0, 2)]);
+    let expected = |id, recipient, second, message: &NewMessage| Waiting {
+        id,
+        recipient,
+        due: time(second),
+        attempts: 0,
+        held: false,
+        labels: Some(MessageLabels::of(message).recipient(recipient).unwrap()),
+    };
+    let [of_first, again] = [0, 1].map(|recipient| expected(id, recipient, 1, &first));
+    assert_eq!(waiting, [of_first, again, expected(other, 0, 2, &second)]);
     for (id, message) in [(id, &first), (other, &second)] {
         let stored = spool.read(id).unwrap().unwrap();
         assert_eq!(

@@ -218,6 +218,7 @@ impl World {
                         due,
                         attempts: state.attempts,
                         held,
+                        labels: None,
                     }),
                 })
             })

@@ -1,7 +1,7 @@
 //! Telling the sender: a report goes into the queue from the null sender, so that it never causes another.
 //!
 //! Who is told what is decided by [`wanted`]: RFC 3461 §4.1 (NOTIFY), RFC 5321 §6.1 (null sender). A local sender's
-//! report is delivered like any other mail to a mailbox here.
+//! report is delivered like any other mail to a mailbox here. RFC 8689 §5: reports about mail with REQUIRETLS.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -150,12 +150,19 @@ async fn send(
         recipients: &recipients,
         original: &message.content,
         eight_bit,
-        // What people write to each other is not for administrators.
-        ret: if copy || damaged { Ret::Headers } else { envelope.ret.unwrap_or(whole) },
+        // What people write to each other is not for administrators, and what needed TLS not for the way back, which may
+        // have less (RFC 8689 §5).
+        ret: if copy || damaged || envelope.require_tls {
+            Ret::Headers
+        } else {
+            envelope.ret.unwrap_or(whole)
+        },
     }
     .to_message();
     let mut report = Envelope::new(ReversePath::Null, [to.clone()]);
     report.smtputf8 = to.needs_smtputf8();
+    // RFC 8689 §5: the header in it is protected as it was in the message.
+    report.require_tls = envelope.require_tls;
     if !content.is_ascii() {
         report.body = BodyType::EightBitMime;
     }

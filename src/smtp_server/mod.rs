@@ -6,7 +6,7 @@
 //! it on disk.
 //!
 //! RFC 5321, RFC 6409; the extensions PIPELINING, SIZE, 8BITMIME, SMTPUTF8, CHUNKING, DSN, ENHANCEDSTATUSCODES,
-//! STARTTLS and AUTH.
+//! STARTTLS, REQUIRETLS (RFC 8689) and AUTH.
 
 pub mod body;
 mod connection;

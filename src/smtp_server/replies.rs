@@ -44,6 +44,8 @@ pub struct Offer<'a> {
     pub message_bytes_max: Option<u64>,
     /// STARTTLS.
     pub starttls: bool,
+    /// REQUIRETLS.
+    pub require_tls: bool,
     /// AUTH, if any.
     pub auth: &'a [sasl::Mechanism],
     /// What a process of this machine sends from where it names no address; told with [`LOCAL_SENDER`].
@@ -60,6 +62,9 @@ pub fn ehlo(offer: Offer<'_>) -> Reply {
     text.push_str("PIPELINING\n8BITMIME\nSMTPUTF8\nCHUNKING\nDSN\nENHANCEDSTATUSCODES\n");
     if offer.starttls {
         text.push_str("STARTTLS\n");
+    }
+    if offer.require_tls {
+        text.push_str("REQUIRETLS\n");
     }
     if !offer.auth.is_empty() {
         text.push_str("AUTH");
@@ -162,6 +167,11 @@ pub fn needs_smtputf8() -> Reply {
 /// A parameter of an extension that is known but not offered.
 pub fn not_offered(parameter: &str) -> Reply {
     reply(555, 5, 4, format!("{parameter} is not offered here"))
+}
+
+/// REQUIRETLS in clear text (RFC 8689 §2).
+pub fn require_tls_within_tls() -> Reply {
+    reply(555, 5, 4, "REQUIRETLS is only offered within TLS")
 }
 
 /// Over SIZE, told or found.

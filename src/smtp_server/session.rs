@@ -283,9 +283,14 @@ impl Session {
             ip: self.ip,
             message_bytes_max: (bytes_max != u64::MAX).then_some(bytes_max),
             starttls: self.tls == Tls::Offered,
+            require_tls: self.in_tls(),
             auth: &auth,
             local_sender: self.user.as_ref().and_then(|user| config.sender_of(user)),
         }))
+    }
+
+    fn in_tls(&self) -> bool {
+        matches!(self.tls, Tls::Active(_))
     }
 
     /// Whether this is a place where people log in.
@@ -313,6 +318,10 @@ impl Session {
         }
         if self.logs_in() && self.sender() == Sender::Anybody {
             return Action::Reply(replies::authenticate_first(!self.may_send_password()));
+        }
+        // RFC 8689 §2: who came in clear text has given the message away already.
+        if mail.require_tls && !self.in_tls() {
+            return Action::Reply(replies::require_tls_within_tls());
         }
         if let Some(user) = &self.user {
             match local::sender(user, &mut mail, config) {

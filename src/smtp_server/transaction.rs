@@ -50,13 +50,9 @@ pub struct Transaction {
 impl Transaction {
     /// Begins with MAIL, if this sender may.
     pub fn begin(mail: Mail, by: Sender<'_>, config: &Config) -> Result<Self, Refusal> {
-        // Known, but not offered: binary content would have to be converted for servers without BINARYMIME, and
-        // REQUIRETLS be kept on the way out.
+        // Known, but not offered: binary content would have to be converted for servers without BINARYMIME.
         if mail.body == Some(BodyType::BinaryMime) {
             return Err(replies::not_offered("BODY=BINARYMIME").into());
-        }
-        if mail.require_tls {
-            return Err(replies::not_offered("REQUIRETLS").into());
         }
         if mail.path_is_utf8 && !mail.smtputf8 {
             return Err(replies::needs_smtputf8().into());
@@ -213,7 +209,7 @@ mod tests {
             ("MAIL FROM:<> SIZE=1000", anybody, Ok(())),
             ("MAIL FROM:<> SIZE=1001", anybody, Err("552 5.3.4")),
             ("MAIL FROM:<> BODY=BINARYMIME", anybody, Err("555 5.5.4")),
-            ("MAIL FROM:<> REQUIRETLS", anybody, Err("555 5.5.4")),
+            ("MAIL FROM:<> REQUIRETLS", anybody, Ok(())),
             ("MAIL FROM:<ü@x.example> SMTPUTF8", anybody, Ok(())),
             ("MAIL FROM:<ü@x.example>", anybody, Err("553 5.6.7")),
             ("MAIL FROM:<u@ü.example>", anybody, Err("553 5.6.7")),

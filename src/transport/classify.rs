@@ -216,6 +216,13 @@ pub(super) fn outcome_of_unvouched_mx(domain: &Domain) -> Outcome {
     Outcome::ours(Verdict::Permanent, Stage::Dns, EnhancedCode::new(5, 7, 10), text)
 }
 
+/// Whether it is REQUIRETLS alone that kept the message from its way (RFC 8689 §4.2.1).
+pub(super) fn failed_of_require_tls(outcome: &Outcome) -> bool {
+    let codes = [EnhancedCode::new(5, 7, 10), EnhancedCode::new(5, 7, 30)];
+    let ours = outcome.verdict == Verdict::Permanent && outcome.code.is_none();
+    ours && outcome.enhanced.is_some_and(|enhanced| codes.contains(&enhanced))
+}
+
 /// RFC 7505 §4.2: 5.1.10.
 pub(super) fn outcome_of_null_mx(domain: &Domain) -> Outcome {
     let text = format!("the domain {domain} takes no mail (null MX)");

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::classify::{Seen, sum_up, with_peer};
+use super::classify::{Seen, failed_of_require_tls, sum_up, with_peer};
 use super::fit::{Parameters, fit, mail, rcpt};
 use super::open::Opener;
 use super::plan::Plan;
@@ -15,9 +15,10 @@ use super::session::Session;
 use super::transaction::{Answer, Transaction};
 use super::{DestinationKey, Inner, Job};
 use crate::config::Transport;
-use crate::envelope::Recipient;
+use crate::envelope::{Recipient, ReversePath};
 use crate::outcome::{EnhancedCode, Outcome, Stage, Verdict};
 use crate::smtp::dot_stuff::{Stuffed, stuff};
+use crate::spool::NewMessage;
 
 /// A job on its way.
 pub(super) struct Delivery<'a> {
@@ -228,6 +229,20 @@ impl<'a> Delivery<'a> {
             }
         }
     }
+}
+
+/// A message from the null sender is a report, and a report that failed of REQUIRETLS is not lost for it (RFC 8689 §5):
+/// whom that concerns, and the job that goes to them as any other mail over the transport.
+pub(super) fn without_require_tls(job: &Job, outcomes: &[Outcome]) -> Option<(Vec<usize>, Job)> {
+    let envelope = &job.message.envelope;
+    if !envelope.require_tls || envelope.sender != ReversePath::Null {
+        return None;
+    }
+    let lost: Vec<usize> = (0..outcomes.len()).filter(|at| failed_of_require_tls(&outcomes[*at])).collect();
+    let recipients = lost.iter().map(|at| job.recipients[*at].clone()).collect();
+    let mut message = NewMessage::clone(&job.message);
+    message.envelope.require_tls = false;
+    (!lost.is_empty()).then(|| (lost, Job { message: Arc::new(message), recipients, ..job.clone() }))
 }
 
 /// Said where no other words are left; it should never be seen.

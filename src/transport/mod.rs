@@ -119,6 +119,17 @@ impl Engine {
     /// Delivers a message; one outcome for each of the job's recipients, in their order. Takes as long as the
     /// transport's timeouts allow.
     pub async fn deliver(&self, transport: &Arc<Transport>, job: &Job) -> Vec<Outcome> {
+        let mut outcomes = self.deliver_as_asked(transport, job).await;
+        if let Some((lost, job)) = delivery::without_require_tls(job, &outcomes) {
+            tracing::debug!(id = %job.id, "a report goes on without REQUIRETLS");
+            for (at, outcome) in lost.into_iter().zip(self.deliver_as_asked(transport, &job).await) {
+                outcomes[at] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    async fn deliver_as_asked(&self, transport: &Arc<Transport>, job: &Job) -> Vec<Outcome> {
         let Some(first) = job.recipients.first() else { return Vec::new() };
         let key = self.destination(transport, &first.address.domain);
         Delivery::new(&self.0, transport, job, key).run().await

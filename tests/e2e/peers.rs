@@ -1,5 +1,5 @@
 //! Servers that others wrote, each in a process of its own, with a configuration, files and addresses of its own: Dovecot,
-//! Postfix, Exim, microsocks, Dante.
+//! Postfix, Exim, GNU SASL, microsocks, Dante.
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -268,6 +268,20 @@ fn users(dir: &Path, more: &str) -> [(&'static str, PathBuf); 4] {
         ("NSS_WRAPPER_GROUP", dir.join("group")),
         ("NSS_WRAPPER_SHADOW", dir.join("shadow")),
     ]
+}
+
+/// GNU SASL behind a little SMTP, for SCRAM that is bound to the channel: `same_channel`, or another than the client's.
+/// It keeps what it is sent.
+pub fn gnu_sasl(world: &World, last: u8, same_channel: bool) -> MailServer {
+    let (dir, ip) = (folder(world, &format!("gnu-sasl-{last}")), world.ip(last));
+    certificate(&dir, ip);
+    // Debian's own Python, for which its packages are.
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/e2e/sending_service.py"));
+    command.arg(ip.to_string()).arg(SUBMISSION.to_string()).arg(&dir);
+    command.arg(if same_channel { "same" } else { "other" });
+    let running = start(&mut command, "GNU SASL's server", answers(ip, SUBMISSION));
+    MailServer { ip, dir, log: "log", _running: vec![running] }
 }
 
 /// Dante, which takes connections on an address; with a user and a password, from whoever knows them. Its log names

@@ -1,11 +1,13 @@
-//! Transports against servers that others wrote: Postfix as the smarthost; Dovecot, Postfix and Exim as sending services;
-//! microsocks and Dante as proxies.
+//! Transports against servers that others wrote: Postfix as the smarthost; Dovecot, Postfix, Exim and GNU SASL as sending
+//! services; microsocks and Dante as proxies.
 
 use std::fs;
 
 use crate::first_mail::account;
-use crate::peers::{Dante, MailServer, SOCKS, SUBMISSIONS, dovecot_submission, exim, microsocks, postfix};
-use crate::tools::submit;
+use crate::peers::{
+    Dante, MailServer, SOCKS, SUBMISSIONS, dovecot_submission, exim, gnu_sasl, microsocks, postfix,
+};
+use crate::tools::{inbox, python, submit};
 use crate::world::{SMTP, SUBMISSION, Sink, Waypost, World, wait_for};
 
 /// Mail for NAME@outside.test goes by the transport of that name.
@@ -121,6 +123,106 @@ fn exim_with_cyrus_sasl_takes_each_mechanism_and_no_wrong_password() {
     takes_each_mechanism(&world, &exim, |mechanism| {
         format!("A={}:ann", mechanism.to_lowercase().replace('-', "_"))
     });
+}
+
+#[test]
+fn gnu_sasl_agrees_about_the_channel_that_scram_is_bound_to() {
+    let world = World::new("");
+    let (service, between) = (gnu_sasl(&world, 40, true), gnu_sasl(&world, 50, false));
+    let to = |name: &str, server: &MailServer, password: &str, mechanism: &str| {
+        let login = format!(
+            "username = \"ann\"\npassword = \"{password}\"\n{mechanism}\nca_file = \"{}\"",
+            server.ca_file().display()
+        );
+        transport(name, "submission", SUBMISSION, server, &login)
+    };
+    let (sha256, sha1) = ("mechanisms = \"SCRAM-SHA-256-PLUS\"", "mechanisms = \"SCRAM-SHA-1-PLUS\"");
+    let transports = [
+        to("strongest", &service, "secret", ""),
+        to("sha256", &service, "secret", sha256),
+        to("sha1", &service, "secret", sha1),
+        to("sha256-guess", &service, "guess", sha256),
+        to("sha1-guess", &service, "guess", sha1),
+        to("sha256-between", &between, "secret", sha256),
+        to("sha1-between", &between, "secret", sha1),
+    ];
+    let server = started(&world, &transports.concat());
+    let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let right = names(&["strongest", "sha256", "sha1"]);
+    send_by(&server, &right);
+    wait_for("the mail in GNU SASL's hands", || server.log().matches(" delivered ").count() == right.len());
+    for (taken, times) in [("SCRAM-SHA-256-PLUS: GSASL_OK", 2), ("SCRAM-SHA-1-PLUS: GSASL_OK", 1)] {
+        assert_eq!(service.log().matches(taken).count(), times, "{}", service.log());
+    }
+    let wrong = names(&["sha256-guess", "sha1-guess", "sha256-between", "sha1-between"]);
+    send_by(&server, &wrong);
+    for name in &wrong {
+        let outcome = first_outcome(&server, name);
+        assert_eq!(outcome, "temporary auth 535 GSASL_AUTHENTICATION_ERROR", "{name}");
+    }
+    assert_eq!(server.log().matches(" delivered ").count(), right.len(), "{}", server.log());
+    assert_eq!(between.log().matches("MAIL FROM").count(), 0, "{}", between.log());
+}
+
+#[test]
+fn requiretls_goes_along_or_the_message_comes_back() {
+    let world = World::new("unsigned.test MX 10 mx.unsigned.test\nmx.unsigned.test A {net}.20");
+    let _sink = world.smtp_sink(30, &[]);
+    let (service, postfix) = (gnu_sasl(&world, 40, true), postfix(&world, 50, world.ip(30)));
+    let mut other = world.waypost("b", 20, &account("bob", "b.test"));
+    other.password("bob", "secret");
+    other.start();
+    let login = "username = \"ann\"\npassword = \"secret\"\n";
+    let ca = |file: &std::path::Path| format!("ca_file = \"{}\"", file.display());
+    let transports = [
+        transport(
+            "service",
+            "submission",
+            SUBMISSION,
+            &service,
+            &format!("{login}{}", ca(&service.ca_file())),
+        ),
+        transport("postfix", "smtp", SMTP, &postfix, &ca(&postfix.ca_file())),
+        format!(
+            "[transports.bob]\nkind = \"smtp\"\nhost = \"{}\"\nport = {SMTP}\n{}\n",
+            other.ip,
+            ca(&other.dir.join("cert.pem"))
+        ),
+    ];
+    let server = started(&world, &transports.concat());
+    let to = ["bob@b.test", "service@outside.test", "postfix@outside.test", "direct@unsigned.test"];
+    let program = r#"
+import smtplib, ssl, sys
+for to in sys.argv[3:]:
+    s = smtplib.SMTP(sys.argv[1], int(sys.argv[2]))
+    s.starttls(context=ssl._create_unverified_context())
+    s.login("ann", "secret")
+    message = f"Subject: to {to}\r\n\r\nThe secret.\r\n"
+    s.sendmail("ann@a.test", [to], message, mail_options=["REQUIRETLS", "RET=FULL"])
+    s.quit()
+"#;
+    let (ip, port) = (server.ip.to_string(), SUBMISSION.to_string());
+    python(program, &[&[ip.as_str(), &port], &to[..]].concat());
+
+    wait_for("the mail at the other Waypost", || inbox(other.ip, "bob").contains("Subject: to bob@b.test"));
+    assert!(inbox(other.ip, "bob").contains("by mx.b.test with ESMTPS (TLSv1.3"));
+    wait_for("the mail at the service", || service.log().contains("DATA"));
+    let mail = service.log().lines().find(|line| line.starts_with("MAIL")).unwrap().to_owned();
+    assert!(mail.starts_with("MAIL FROM:<ann@a.test> ") && mail.ends_with(" REQUIRETLS"), "{mail}");
+
+    wait_for("two reports", || inbox(server.ip, "ann").matches("\nSubject: Undelivered mail").count() == 2);
+    let reports = inbox(server.ip, "ann");
+    for part in [
+        "Status: 5.7.30",
+        "the sender requires REQUIRETLS, which the peer does not offer",
+        "Subject: to postfix@outside.test",
+        "Status: 5.7.10",
+        "DNSSEC vouches for no MX record of unsigned.test",
+        "Subject: to direct@unsigned.test",
+    ] {
+        assert!(reports.contains(part), "{part} in {reports}");
+    }
+    assert!(!reports.contains("The secret."), "the header alone comes back: {reports}");
 }
 
 #[test]

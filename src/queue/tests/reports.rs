@@ -213,6 +213,33 @@ async fn a_report_about_mail_beyond_ascii_reaches_a_sender_behind_an_old_server(
     world.stop().await;
 }
 
+/// RFC 8689 §5.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_report_about_mail_that_requires_tls_requires_it_too_and_holds_the_header_only() {
+    let config = "[transports.no]\nkind = \"fail\"\nreply = \"550 5.7.1 no\"\n";
+    let world = world(config, Some("fn route(d) { \"no\" }")).await;
+    for (require_tls, returned) in [(false, "message/rfc822"), (true, "text/rfc822-headers")] {
+        let sent = async |sender: &str| {
+            let mut message = message(sender, &["user@outside.test"]);
+            message.envelope.require_tls = require_tls;
+            message.envelope.ret = Some(crate::envelope::Ret::Full);
+            world.queue.accept(message).await.unwrap()
+        };
+        let before = world.inbox().await.len();
+        sent("ann@ours.test").await;
+        until(async || world.inbox().await.len() > before).await;
+        let report = world.inbox().await.pop().unwrap();
+        assert!(report.contains(&format!("Content-Type: {returned}")), "{report}");
+        assert_eq!(report.contains("\r\nbody\r\n"), !require_tls, "{report}");
+        // To a sender elsewhere it goes with what the message had.
+        let report = QueueId(sent("far@away.test").await.0 + 1);
+        until(async || !world.queue.finished(report).await.unwrap().is_empty()).await;
+        let finished = world.queue.finished(report).await.unwrap().remove(0);
+        assert_eq!(finished.kept.unwrap().require_tls, require_tls);
+    }
+    world.stop().await;
+}
+
 /// A null sender from elsewhere is no report of ours: scripts are told the difference, and it is not reported about.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_our_own_reports_are_reports_and_neither_comes_back() {

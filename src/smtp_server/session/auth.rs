@@ -2,7 +2,7 @@
 //!
 //! What SASL wants to know in between, a password or its keys, is asked of the connection as an [`Action`].
 
-use super::{Action, Session, State, Tls};
+use super::{Action, Session, State};
 use crate::config::Config;
 use crate::names::AccountName;
 use crate::sasl::{self, Exchange, Facts, KeyKind, Keys, Mechanism, Step, Terms};
@@ -56,7 +56,7 @@ impl Session {
     /// What AUTH offers now.
     pub(super) fn mechanisms(&self, config: &Config) -> Vec<Mechanism> {
         let facts = Facts {
-            tls: matches!(self.tls, Tls::Active(_)),
+            tls: self.in_tls(),
             plaintext_allowed: self.allow_plaintext_auth,
             bindings: &self.bindings,
         };
@@ -64,7 +64,7 @@ impl Session {
     }
 
     pub(super) fn may_send_password(&self) -> bool {
-        self.allow_plaintext_auth || matches!(self.tls, Tls::Active(_))
+        self.allow_plaintext_auth || self.in_tls()
     }
 
     pub(super) fn auth(&mut self, config: &Config, auth: Auth) -> Action {

@@ -13,7 +13,7 @@ impl Session {
     pub(super) fn protocol(&self, transaction: &Transaction) -> Protocol {
         Protocol {
             extended: self.hello.as_ref().is_some_and(|hello| hello.extended),
-            tls: matches!(self.tls, Tls::Active(_)),
+            tls: self.in_tls(),
             authenticated: self.account.is_some(),
             utf8: transaction.smtputf8(),
         }

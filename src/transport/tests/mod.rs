@@ -5,6 +5,7 @@ mod decisions;
 mod direct;
 mod options;
 mod peer;
+mod require_tls;
 mod reuse;
 mod sink;
 mod socks;

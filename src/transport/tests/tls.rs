@@ -14,10 +14,11 @@ use crate::envelope::Envelope;
 use crate::outcome::Outcome;
 use crate::tls::ClientTls;
 
-const OFFERS: &str = "S: 220 x\nC: EHLO client.test\nS: 250-x\nS: 250-PIPELINING\nS: 250 STARTTLS\n";
-const STARTS: &str = "C: STARTTLS\nS: 220 go\nTLS\n";
-const INSIDE: &str = "C: EHLO client.test\nS: 250-x\nS: 250-REQUIRETLS\nS: 250 PIPELINING\n";
-const TAKES: &str =
+pub(super) const OFFERS: &str =
+    "S: 220 x\nC: EHLO client.test\nS: 250-x\nS: 250-PIPELINING\nS: 250 STARTTLS\n";
+pub(super) const STARTS: &str = "C: STARTTLS\nS: 220 go\nTLS\n";
+pub(super) const INSIDE: &str = "C: EHLO client.test\nS: 250-x\nS: 250-REQUIRETLS\nS: 250 PIPELINING\n";
+pub(super) const TAKES: &str =
     "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 Ok\nS: 250 Ok\nS: 354 go\nM\nS: 250 taken\nC: QUIT\nBYE";
 
 /// A certificate of its own for a name, and what a server shows with it.
@@ -35,7 +36,7 @@ pub(crate) fn certificate(name: &str) -> (CertificateDer<'static>, Arc<rustls::S
 }
 
 /// A delivery to mx.test, whose certificate is for a name; the client trusts it where `trusted`.
-async fn deliver(
+pub(super) async fn deliver(
     policy: TlsPolicy,
     name: &str,
     trusted: bool,
@@ -60,7 +61,7 @@ async fn deliver(
     outcomes.remove(0)
 }
 
-fn in_tls() -> String {
+pub(super) fn in_tls() -> String {
     format!("{OFFERS}{STARTS}{INSIDE}{TAKES}")
 }
 
@@ -101,6 +102,24 @@ async fn required_tls_never_falls_back() {
             "temporary tls - 4.7.5 the TLS handshake failed",
         ),
         (format!("{OFFERS}C: STARTTLS\nS: 220 go\nCLOSE"), "temporary tls - 4.7.5 the TLS handshake failed"),
+        (
+            format!("{OFFERS}C: STARTTLS\nCLOSE"),
+            "temporary tls - 4.4.2 the peer closed the connection while we waited for the reply to STARTTLS",
+        ),
+        (
+            format!("{OFFERS}C: STARTTLS\nSTALL"),
+            "temporary tls - 4.4.2 timed out after 3 s while waiting for the reply to STARTTLS",
+        ),
+        (format!("{OFFERS}C: STARTTLS\nS: what?\nBYE"), "temporary tls - 4.5.0 not an SMTP reply: \"what?\""),
+        (
+            format!("{OFFERS}{STARTS}CLOSE"),
+            "temporary tls - 4.4.2 the peer closed the connection while we waited for the reply to EHLO",
+        ),
+        (format!("{OFFERS}{STARTS}C: EHLO*\nS: 451 4.3.0 hm\nBYE"), "temporary tls 451 4.3.0 hm"),
+        (
+            format!("{OFFERS}{STARTS}C: EHLO*\nS: 550 5.7.1 no\nC: HELO*\nS: 550 5.7.1 no\nBYE"),
+            "temporary tls 550 4.0.0 no",
+        ),
         (
             format!("{OFFERS}C: STARTTLS\nS: 220 go\nSTALL"),
             "temporary tls - 4.4.2 timed out after 2 s while waiting for the TLS handshake",
@@ -210,52 +229,6 @@ async fn an_authority_of_the_operators_own_is_trusted_by_its_transport_alone() {
     let no_roots = format!("{OFFERS}C: STARTTLS\nS: 220 go\nSTALL");
     let outcome = deliver_with(ours, unread, &no_roots, envelope).await;
     assert!(show(&outcome).contains("cannot verify anybody"), "{}", show(&outcome));
-}
-
-#[tokio::test]
-async fn require_tls_makes_the_policy_strict() {
-    let plain = job(&["b@x.test"]).message.envelope.clone();
-    let envelope = Envelope { require_tls: true, ..plain };
-    let policy = TlsPolicy::None;
-    let outcome = deliver(policy, "mx.test", true, &[&in_tls()], Some(envelope.clone())).await;
-    assert_eq!(show(&outcome), "delivered data 250 2.0.0 taken");
-    let not_offered = in_tls().replace("S: 250-REQUIRETLS\n", "").replace(TAKES, "C: QUIT\nBYE");
-    let outcome = deliver(policy, "mx.test", true, &[&not_offered], Some(envelope)).await;
-    assert!(show(&outcome).starts_with("permanent mail - 5.7.30 "), "{}", show(&outcome));
-}
-
-/// RFC 8689 §4.2.1: each host is asked before the message is given up, and what may pass is tried again.
-#[tokio::test]
-async fn require_tls_looks_at_every_host_before_it_gives_up() {
-    let envelope = Envelope { require_tls: true, ..job(&["b@x.test"]).message.envelope.clone() };
-    let without = "S: 220 x\nC: EHLO*\nS: 250 x\nC: QUIT\nBYE";
-    let unwilling = in_tls().replace("S: 250-REQUIRETLS\n", "").replace(TAKES, "C: QUIT\nBYE");
-    let refused = format!("{OFFERS}C: STARTTLS\nS: 502 5.5.1 no\nBYE");
-    let later = format!("{OFFERS}C: STARTTLS\nS: 454 4.7.0 not now\nBYE");
-    for (first, second, expected) in [
-        (without, in_tls(), "delivered data 250 2.0.0 taken"),
-        (unwilling.as_str(), in_tls(), "delivered data 250 2.0.0 taken"),
-        (without, unwilling.clone(), "permanent mail - 5.7.30 "),
-        (refused.as_str(), without.to_owned(), "permanent mail - 5.7.10 the sender requires TLS"),
-        (without, later.clone(), "temporary tls 454 4.7.0 not now"),
-    ] {
-        let (certificate, server) = certificate("mx.test");
-        let (port, listeners) = listeners(&["127.0.0.1", "127.0.0.2"]).await;
-        let dialogues = [first, second.as_str()];
-        let peers = listeners.into_iter().zip(dialogues);
-        let peers: Vec<Peer> = peers
-            .map(|(listener, dialogue)| Peer::play(listener, &[dialogue], Some(server.clone())))
-            .collect();
-        let names = "x.test MX 10 mx.test\nmx.test A 127.0.0.1\nmx.test A 127.0.0.2";
-        let tls = ClientTls::with_roots(vec![certificate]);
-        let engine = Engine::with_tls(Resolver::new(&fixed(names)), domain("client.test"), tls);
-        let outcomes = engine.deliver(&direct(port, common()), &job_with(envelope.clone(), CONTENT)).await;
-        engine.close_idle().await;
-        assert!(show(&outcomes[0]).starts_with(expected), "{first}\n{second}: {}", show(&outcomes[0]));
-        for peer in peers {
-            peer.finish().await;
-        }
-    }
 }
 
 #[tokio::test]

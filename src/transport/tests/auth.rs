@@ -88,6 +88,16 @@ async fn what_goes_wrong_with_a_login_is_temporary_and_shown_as_what_it_is() {
             "temporary auth - 4.4.2 the peer closed the connection while we waited for the reply to AUTH",
         ),
         (
+            login(Allowed::Any, true),
+            format!("{}{PLAIN}\nSTALL", hello("PLAIN")),
+            "temporary auth - 4.4.2 timed out after 3 s while waiting for the reply to AUTH",
+        ),
+        (
+            login(Allowed::Any, true),
+            format!("{}{PLAIN}\nS: what?\nBYE", hello("PLAIN")),
+            "temporary auth - 4.5.0 not an SMTP reply: \"what?\"",
+        ),
+        (
             login(Allowed::Any, false),
             format!("{}C: QUIT\nBYE", hello("PLAIN LOGIN")),
             "temporary auth - 4.7.11 the server offers only PLAIN, LOGIN without TLS, which would send the password in clear text",

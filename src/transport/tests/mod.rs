@@ -4,6 +4,7 @@ mod auth;
 mod decisions;
 mod direct;
 mod options;
+mod page;
 mod peer;
 mod require_tls;
 mod reuse;

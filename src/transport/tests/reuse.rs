@@ -68,6 +68,8 @@ async fn a_kept_connection_that_the_peer_left_is_no_failed_attempt() {
         // Closed just when the next message came.
         "C: MAIL*\nCLOSE",
         "C: MAIL*\nC: RCPT*\nC: DATA\nS: 421 4.4.2 too late\nCLOSE",
+        // There no longer, but nobody has told us.
+        "C: MAIL*\nSTALL",
         // Said something that nobody can understand.
         "C: MAIL*\nC: RCPT*\nC: DATA\nS: what?\nCLOSE",
     ] {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpSocket, TcpStream};
+
 use super::peer::{HELLO, Peer, answers, closed_port, listeners};
 use super::world::{CONTENT, common, engine, job, job_with, show, show_all, smtp, smtp_with};
 use crate::config::TransportCommon;
@@ -96,6 +99,7 @@ async fn what_peers_answer_at_each_stage() {
             "S: 220 x\nC: EHLO*\nS: 550 x\nC: HELO*\nS: 550 who?\nBYE".into(),
             "temporary greeting 550 4.0.0 who?",
         ),
+        ("S: 220 x\nC: EHLO*\nS: 502 x\nC: HELO*\nS: 451 hm\nBYE".into(), "temporary greeting 451 4.0.0 hm"),
         (hello(ENVELOPE) + "S: 421 bye\nCLOSE", "temporary mail 421 4.0.0 bye"),
         (hello(ENVELOPE) + "S: 451 4.7.1 later\nS: 503 x\nS: 503 x\nBYE", "temporary mail 451 4.7.1 later"),
         (hello(ENVELOPE) + "S: 550 5.7.1 no\nS: 503 x\nS: 503 x\nBYE", "permanent mail 550 5.7.1 no"),
@@ -131,6 +135,7 @@ async fn peers_that_hang_up() {
         ("CLOSE".to_owned(), "greeting", gone("the greeting")),
         ("RAW 220 half\nCLOSE".to_owned(), "greeting", gone("the greeting")),
         ("S: 220 x\nC: EHLO*\nCLOSE".to_owned(), "greeting", gone("the reply to EHLO")),
+        ("S: 220 x\nC: EHLO*\nS: 502 x\nC: HELO*\nCLOSE".to_owned(), "greeting", gone("the reply to HELO")),
         (hello(ENVELOPE) + "CLOSE", "mail", gone("the reply to MAIL")),
         (hello(ENVELOPE) + ok + "CLOSE", "rcpt", gone("the reply to RCPT")),
         (hello(ENVELOPE) + ok + ok + "CLOSE", "data", gone("the reply to DATA")),
@@ -179,6 +184,58 @@ async fn peers_that_talk_nonsense() {
         let outcome = deliver_to(&dialogue).await.0;
         assert_eq!(show(&outcome), format!("temporary greeting - 4.5.0 {expected}"));
     }
+    // The same at each later stage.
+    let ok = "S: 250 Ok\n";
+    let nonsense = "S: what?\nBYE";
+    for (dialogue, stage) in [
+        (format!("S: 220 x\nC: EHLO*\n{nonsense}"), "greeting"),
+        (format!("S: 220 x\nC: EHLO*\nS: 502 x\nC: HELO*\n{nonsense}"), "greeting"),
+        (hello(ENVELOPE) + nonsense, "mail"),
+        (hello(ENVELOPE) + ok + nonsense, "rcpt"),
+        (hello(ENVELOPE) + ok + ok + nonsense, "data"),
+        (hello(ENVELOPE) + ok + ok + "S: 354 go\nM\n" + nonsense, "data"),
+    ] {
+        let outcome = deliver_to(&dialogue).await.0;
+        assert_eq!(show(&outcome), format!("temporary {stage} - 4.5.0 not an SMTP reply: \"what?\""));
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_even_answer_the_connection() {
+    // The kernel lets connections wait only so many: the next gets no answer at all.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(address)).await
+    {
+        waiting.push(connected.unwrap());
+    }
+    let short = TransportCommon { connect_timeout: Duration::from_millis(200), ..common() };
+    let outcomes = engine("").deliver(&smtp_with(address, short), &job(&["b@x.test"])).await;
+    assert_eq!(show_all(&outcomes), ["temporary connect - 4.4.1 connection timed out after 0.2 s"]);
+}
+
+#[tokio::test]
+async fn a_peer_that_stops_reading() {
+    let (_, mut listeners) = listeners(&["127.0.0.1"]).await;
+    let listener = listeners.remove(0);
+    let address = listener.local_addr().unwrap();
+    let peer = tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.write_all(b"220 x\r\n250-x\r\n250 PIPELINING\r\n250 Ok\r\n250 Ok\r\n354 go\r\n").await.unwrap();
+        tcp
+    });
+    let short = TransportCommon { block_timeout: Duration::from_millis(200), ..common() };
+    // More than any buffer between us holds.
+    let content = "line\r\n".repeat(10_000_000);
+    let job = job_with(job(&["b@x.test"]).message.envelope.clone(), &content);
+    let outcomes = engine("").deliver(&smtp_with(address, short), &job).await;
+    let expected =
+        "temporary data - 4.4.2 timed out after 0.2 s while waiting for the peer to read the message";
+    assert_eq!(show_all(&outcomes), [expected]);
+    drop(peer.await.unwrap());
 }
 
 #[tokio::test]

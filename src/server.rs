@@ -23,7 +23,7 @@ use crate::dns::Resolver;
 use crate::imap_server::{self, ImapContext};
 use crate::net::{ConnectionLimits, ListenError};
 use crate::queue::{self, Queue};
-use crate::route::{Router, ScriptProblem, ScriptSet, ShadowParts};
+use crate::route::{Router, ScriptProblem, ShadowParts, Surroundings};
 use crate::sasl::KeyKind;
 use crate::smtp_server::{self, SmtpContext};
 use crate::spool::{Spool, SpoolError, SpoolOptions};
@@ -74,6 +74,9 @@ pub enum StartError {
     /// What was promoted cannot run.
     #[error(transparent)]
     Promotion(#[from] crate::route::ResumeError),
+    /// Looking at the routing scripts ended in a way that nobody foresaw.
+    #[error("the routing scripts could not be looked at: the log says more")]
+    Examined,
     /// The scripts directory cannot be watched.
     #[error(transparent)]
     Watch(#[from] crate::route::WatchError),
@@ -89,7 +92,8 @@ pub enum StartError {
 }
 
 fn listed(problems: &[ScriptProblem]) -> String {
-    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
+    let errors = problems.iter().filter(|problem| problem.is_error());
+    errors.map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The right to work in a data directory: one process at a time (fs2). Given back when dropped.
@@ -155,9 +159,10 @@ impl Server {
         // The default directory need not be there yet: no scripts is a way to begin. Once there, its loss is an error.
         std::fs::create_dir_all(&config.scripts_dir)
             .map_err(|source| StartError::ScriptsDir { path: config.scripts_dir.clone(), source })?;
-        let router =
-            Router::new(&config.scripts_dir, config.script_limits.clone()).map_err(StartError::Scripts)?;
-        let router = Arc::new(router);
+        let tests = config.require_tests.then(crate::route_test::guard);
+        let limits = config.script_limits.clone();
+        let router = Router::guarded(&config.scripts_dir, limits, Surroundings::from(&config), tests);
+        let router = Arc::new(router.map_err(StartError::Scripts)?);
         router.resume_promotion(&config.data_dir)?;
         let resolver = Resolver::new(&config.dns);
         let engine = Engine::new(resolver.clone(), config.hostname.clone());
@@ -355,7 +360,10 @@ impl Server {
         let mut notes: Vec<String> = [
             ("data_dir", old.data_dir != config.data_dir),
             ("scripts_dir", old.scripts_dir != config.scripts_dir),
-            ("[scripts]", old.script_limits != config.script_limits),
+            (
+                "[scripts]",
+                old.script_limits != config.script_limits || old.require_tests != config.require_tests,
+            ),
             ("hostname", old.hostname != config.hostname),
             ("listeners", !same_listeners(&old.listeners, &config.listeners)),
             ("[dns]", old.dns != config.dns),
@@ -367,7 +375,9 @@ impl Server {
         .map(|(what, _)| format!("{what} has changed: this takes effect at the next start"))
         .collect();
         // What may fail comes before the first change.
-        ScriptSet::load(self.router.dir(), &old.script_limits).map_err(StartError::Scripts)?;
+        let (router, surroundings) = (self.router.clone(), Surroundings::from(&config));
+        let examined = tokio::task::spawn_blocking(move || router.read_anew(Some(surroundings))).await;
+        let passed = examined.map_err(|_| StartError::Examined)?.map_err(StartError::Scripts)?;
         for account in config.accounts.keys() {
             self.store.ensure_account(account).await?;
         }
@@ -375,7 +385,7 @@ impl Server {
             shown.reload(&tls.files)?;
         }
         // Right before the rest of the configuration: the scripts may name transports that only it has.
-        let scripts = self.router.reload().map_err(StartError::Scripts)?;
+        let scripts = self.router.adopt(passed);
         if !scripts.is_same() {
             notes.push(format!("routing scripts {} run now", scripts.hash));
         }

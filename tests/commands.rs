@@ -71,6 +71,10 @@ fn every_command_teaches_by_example() {
         vec!["metrics"],
         vec!["route", "new"],
         vec!["route", "test"],
+        vec!["route", "lint"],
+        vec!["route", "status"],
+        vec!["route", "doc"],
+        vec!["route", "definitions"],
     ] {
         let help = waypost(dir.path(), &[command.as_slice(), &["--help"]].concat(), "");
         assert_eq!(help.status.code(), Some(0));
@@ -104,6 +108,12 @@ fn exit_codes_are_as_documented() {
             "=> direct",
         ),
         (&good, vec!["route", "explain", "--from", "", "--to", "ann@example.org"], 0, "ours"),
+        (&good, vec!["route", "lint"], 0, "nothing wrong"),
+        (&good, vec!["route", "lint", "nowhere"], 1, "cannot be read"),
+        (&good, vec!["route", "status"], 3, "no server is running"),
+        (&good, vec!["route", "doc", "atempt"], 1, "did you mean attempt?"),
+        (&good, vec!["route", "doc", "delivery.attempt"], 0, "example: delivery.attempt >= 4"),
+        (&good, vec!["route", "doc"], 0, "in_domain(domain, pattern) -> true or false"),
         (&good, vec!["serve", "--log", "waypost=loud"], 2, "loud"),
     ] {
         let output = waypost(dir.path(), &arguments, "");

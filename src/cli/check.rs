@@ -1,15 +1,15 @@
 //! `waypost check`: everything that is wrong with configuration, certificate and scripts, before anything runs.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::error::{CommandError, Exit};
-use super::{Shared, config_file, load_scripts};
-use crate::config::{Config, ConfigProblems, ListenerKind, nearest};
-use crate::route::{ScriptProblem, ScriptSet};
+use super::{Shared, config_file, diagnostics, load_scripts};
+use crate::config::{Config, ConfigProblems, ListenerKind};
+use crate::route::{ScriptProblem, ScriptSet, Surroundings};
 use crate::tls::ServerTls;
 
 const AFTER_HELP: &str = "\
@@ -39,6 +39,9 @@ struct Report {
     config: Vec<PlacedProblem>,
     /// The scripts' problems.
     scripts: Vec<ScriptProblem>,
+    /// Where the scripts are.
+    #[serde(skip)]
+    scripts_dir: PathBuf,
     /// Problems of certificate and key.
     tls: Vec<String>,
     /// What works, but is probably not meant.
@@ -66,9 +69,10 @@ pub(super) fn run(args: &CheckArgs, shared: &Shared, out: &mut dyn Write) -> Res
         if let Some(problems) = &problems {
             write!(out, "{}", problems.render(shared.terminal))?;
         }
-        print(&report, out)?;
+        print(&report, shared.terminal, out)?;
     }
-    let bad = problems.is_some() || !report.scripts.is_empty() || !report.tls.is_empty();
+    let bad_scripts = report.scripts.iter().any(ScriptProblem::is_error);
+    let bad = problems.is_some() || bad_scripts || !report.tls.is_empty();
     if bad { Err(CommandError::silent(Exit::Bad)) } else { Ok(()) }
 }
 
@@ -82,7 +86,9 @@ fn check(file: &Path) -> (Report, Option<ConfigProblems>) {
             let scripts = file.parent().unwrap_or(Path::new("")).join(crate::config::SCRIPTS_DIR_DEFAULT);
             if scripts.is_dir() {
                 let limits = crate::config::ScriptLimits::default();
-                report.scripts = ScriptSet::load(&scripts, &limits).err().unwrap_or_default();
+                let checked = ScriptSet::check(&scripts, &limits, &Surroundings::default());
+                report.scripts = checked.map_or_else(|problems| problems, |(_, problems)| problems);
+                report.scripts_dir = scripts;
             }
             return (report, Some(problems));
         }
@@ -90,14 +96,32 @@ fn check(file: &Path) -> (Report, Option<ConfigProblems>) {
     if let Some(error) = config.tls.as_ref().and_then(|tls| ServerTls::load(&tls.files).err()) {
         report.tls.push(error.to_string());
     }
-    match load_scripts(&config) {
-        Ok(scripts) => {
-            report.notes = notes(&config, &scripts);
-            report.summary = Some(summary(&config, &scripts));
+    report.notes = notes(&config);
+    report.scripts_dir.clone_from(&config.scripts_dir);
+    match checked_scripts(&config) {
+        Ok((scripts, problems)) => {
+            report.scripts = problems;
+            if !report.scripts.iter().any(ScriptProblem::is_error) {
+                report.summary = Some(summary(&config, &scripts));
+            }
         }
         Err(problems) => report.scripts = problems,
     }
     (report, None)
+}
+
+/// The scripts, what the lint finds in them, and which of their tests fail.
+fn checked_scripts(config: &Config) -> Result<(ScriptSet, Vec<ScriptProblem>), Vec<ScriptProblem>> {
+    // Before the server's first start their directory may be missing: no scripts.
+    if !config.scripts_dir.exists() {
+        return Ok((load_scripts(config)?, Vec::new()));
+    }
+    let around = Surroundings::from(config);
+    let (set, mut problems) = ScriptSet::check(&config.scripts_dir, &config.script_limits, &around)?;
+    if config.require_tests && !problems.iter().any(ScriptProblem::is_error) {
+        problems.extend(crate::route_test::guard()(&set, &around));
+    }
+    Ok((set, problems))
 }
 
 fn placed(problems: &ConfigProblems) -> Vec<PlacedProblem> {
@@ -111,13 +135,11 @@ fn placed(problems: &ConfigProblems) -> Vec<PlacedProblem> {
     all.collect()
 }
 
-fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(report: &Report, terminal: bool, out: &mut dyn Write) -> std::io::Result<()> {
     for problem in &report.tls {
         writeln!(out, "tls: {problem}")?;
     }
-    for problem in &report.scripts {
-        writeln!(out, "script: {problem}")?;
-    }
+    write!(out, "{}", diagnostics::render(&report.scripts, &report.scripts_dir, terminal))?;
     for note in &report.notes {
         writeln!(out, "note: {note}")?;
     }
@@ -128,7 +150,7 @@ fn print(report: &Report, out: &mut dyn Write) -> std::io::Result<()> {
 }
 
 /// What works, but is probably not what the operator wants.
-fn notes(config: &Config, scripts: &ScriptSet) -> Vec<String> {
+fn notes(config: &Config) -> Vec<String> {
     let mut notes = Vec::new();
     let listens = |kind| config.listeners.iter().any(|listener| listener.kind == kind);
     if !listens(ListenerKind::Submission) && !listens(ListenerKind::Submissions) {
@@ -160,25 +182,7 @@ fn notes(config: &Config, scripts: &ScriptSet) -> Vec<String> {
     {
         notes.push("no postmaster: every mail domain must take mail for it (RFC 5321 §4.5.1)".to_owned());
     }
-    notes.extend(stray_scripts(config, scripts));
     notes
-}
-
-/// Scripts that nobody will ever ask.
-fn stray_scripts(config: &Config, scripts: &ScriptSet) -> Vec<String> {
-    let hint = |near: Option<&str>| near.map_or_else(String::new, |near| format!("; did you mean {near}?"));
-    let accounts = scripts.accounts().filter(|name| !config.accounts.contains_key(*name)).map(|name| {
-        let near = nearest(name.as_str(), config.accounts.keys().map(crate::names::AccountName::as_str));
-        format!("scripts/account/{name}.rhai is never asked: there is no account {name}{}", hint(near))
-    });
-    let domains = scripts.domains().filter(|domain| !config.domains.contains_key(*domain)).map(|domain| {
-        let near = nearest(domain.as_str(), config.domains.keys().map(crate::address::Domain::as_str));
-        format!(
-            "scripts/domain/{domain}.rhai is never asked: {domain} is not one of our domains{}",
-            hint(near)
-        )
-    });
-    accounts.chain(domains).collect()
 }
 
 fn summary(config: &Config, scripts: &ScriptSet) -> String {

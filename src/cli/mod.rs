@@ -16,6 +16,7 @@
 mod account;
 mod check;
 mod config_file;
+mod diagnostics;
 mod dkim;
 mod edit;
 mod error;

@@ -89,6 +89,8 @@ pub struct Config {
     pub script_limits: ScriptLimits,
     /// Scripts that are asked beside those that decide, and decide nothing.
     pub shadow_dir: Option<PathBuf>,
+    /// Whether changed routing scripts must pass the tests beside them before they run.
+    pub require_tests: bool,
     /// Where Prometheus may read metrics.
     pub metrics: Metrics,
 }

@@ -119,9 +119,9 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
     let only = directory.accounts.keys().next().filter(|_| directory.accounts.len() == 1).cloned();
     let queue = queue(top.section("queue", "[queue]"));
     let limits = limits(top.section("limits", "[limits]"));
-    let mut scripts = top.section("scripts", "[scripts]");
-    let shadow_dir = scripts.path("shadow").map(|path| path.value);
-    let script_limits = script_limits(scripts);
+    let mut script_section = top.section("scripts", "[scripts]");
+    let shadow_dir = script_section.path("shadow").map(|path| path.value);
+    let (script_limits, require_tests) = scripts(script_section);
     let metrics = metrics(top.section("metrics", "[metrics]"));
     top.finish();
     Some(Config {
@@ -140,6 +140,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         limits,
         script_limits,
         shadow_dir,
+        require_tests,
         metrics,
     })
 }
@@ -443,7 +444,8 @@ fn metrics(mut section: Section<'_>) -> Metrics {
     Metrics { listen: listen.into_iter().map(|address| address.value).collect() }
 }
 
-fn script_limits(mut section: Section<'_>) -> ScriptLimits {
+/// How scripts are bounded, and whether they must pass their tests.
+fn scripts(mut section: Section<'_>) -> (ScriptLimits, bool) {
     let default = ScriptLimits::default();
     let limits = ScriptLimits {
         operations_max: section.number("operations_max", default.operations_max, 1_000..=1_000_000_000),
@@ -460,6 +462,7 @@ fn script_limits(mut section: Section<'_>) -> ScriptLimits {
         time_max: section.duration("time_max", default.time_max),
         log_lines_max: section.number("log_lines_max", default.log_lines_max as u64, 0..=10_000) as usize,
     };
+    let require_tests = section.flag("require_tests", true);
     section.finish();
-    limits
+    (limits, require_tests)
 }

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use tokio::sync::oneshot;
 
 use super::explain::explain;
-use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, Secret, TlsStatus};
+use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, RouteStatus, Secret, TlsStatus};
 use super::status::{metrics, status};
 use super::{ControlContext, ReloadRequest};
 use crate::config::{Config, nearest};
@@ -99,6 +99,10 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         Request::RouteWaiting { after, limit, header } => {
             let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
             context.queue.waiting(after, limit, &header).await.map(Answer::Waiting).map_err(queue_fault)
+        }
+        Request::RouteStatus => {
+            let status = RouteStatus { router: context.router.status(), rerouted: context.queue.rerouted() };
+            Ok(Answer::RouteStatus(Box::new(status)))
         }
         Request::AccountList => {
             accounts(&context.config.load_full(), &context.store).await.map(Answer::Accounts)

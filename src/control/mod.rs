@@ -37,7 +37,7 @@ pub use explain::{assumed_outcome, explain};
 pub use handle::{accounts, set_password};
 pub use protocol::{
     AccountInfo, Answer, Explained, Fault, FaultKind, Listening, PastAttempt, Question, Reloaded, Request,
-    Response, Secret, Status, TlsStatus,
+    Response, RouteStatus, Secret, Status, TlsStatus,
 };
 pub use serve::serve;
 pub use socket::SOCKET_NAME;

@@ -10,10 +10,12 @@ use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{
-    Action, Done, ExplainedMessage, Filter, Held, ListedMessage, MessageQuestion, Page, Stats,
+    Action, Done, ExplainedMessage, Filter, Held, ListedMessage, MessageQuestion, Page, Rerouted, Stats,
     SuppressionFilter, SuppressionPage, WaitingPage,
 };
-use crate::route::{FailedReload, Promote, PromotionReport, ScriptStats, ShadowReport, Terms, Trace};
+use crate::route::{
+    FailedReload, Promote, PromotionReport, RouterStatus, ScriptStats, ShadowReport, Terms, Trace,
+};
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
 use crate::tls::CertificateStatus;
 
@@ -140,6 +142,8 @@ pub enum Request {
         #[serde(default)]
         header: Vec<String>,
     },
+    /// Which scripts run, and why the newest do not, if so.
+    RouteStatus,
     /// All accounts.
     AccountList,
     /// Sets an account's password.
@@ -211,6 +215,8 @@ pub enum Answer {
     ExplainedMessage(Box<ExplainedMessage>),
     /// To [`Request::RouteWaiting`].
     Waiting(WaitingPage),
+    /// To [`Request::RouteStatus`].
+    RouteStatus(Box<RouteStatus>),
     /// To [`Request::AccountList`].
     Accounts(Vec<AccountInfo>),
     /// To [`Request::AccountPassword`].
@@ -334,6 +340,17 @@ pub struct Explained {
     pub trace: Option<Trace>,
     /// The way; `None` when a script failed and the attempt would not be made.
     pub transport: Option<TransportName>,
+}
+
+/// Which scripts run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RouteStatus {
+    /// The running set, and what is wrong with the newest files.
+    #[serde(flatten)]
+    pub router: RouterStatus,
+    /// What the last change meant for those who wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rerouted: Option<Rerouted>,
 }
 
 /// An attempt that was assumed to have been made.

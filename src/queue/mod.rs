@@ -28,6 +28,7 @@ mod listing;
 mod metrics;
 mod pace;
 mod pump;
+mod rerouted;
 pub mod schedule;
 pub mod settle;
 mod sieve;
@@ -57,6 +58,7 @@ pub use explain::{
 };
 pub use hold_rules::Held;
 pub use listing::{Filter, InLine, ListedMessage, ListedRecipient, Page, QueueError, Stats};
+pub use rerouted::{Moved, Rerouted};
 
 pub use suppressions::{SuppressionFilter, SuppressionPage, no_such_recipient};
 pub use waiting::{WaitingPage, WaitingRecipient, WayNow};
@@ -64,7 +66,7 @@ pub use waiting::{WaitingPage, WaitingRecipient, WayNow};
 use crate::config::Config;
 use crate::dns::Resolver;
 use crate::names::QueueId;
-use crate::route::Router;
+use crate::route::{Router, ScriptSet};
 use crate::spool::{Next, Settlement, Spool, Waiting};
 use crate::store::{Store, StoreError};
 use crate::transport::Engine;
@@ -107,6 +109,8 @@ struct Inner {
     suppressions: Suppressions,
     /// Something is due earlier than the pump knows.
     wake: Notify,
+    /// What the last change of the scripts meant for those who wait.
+    rerouted: Mutex<Option<Rerouted>>,
     /// Bytes of messages that wait in line with their bodies in memory.
     memory_bytes: Arc<AtomicUsize>,
     tasks: TaskTracker,
@@ -140,6 +144,7 @@ impl Queue {
             rules,
             suppressions,
             wake: Notify::new(),
+            rerouted: Mutex::new(None),
             memory_bytes: Arc::default(),
             tasks,
             stopping: CancellationToken::new(),
@@ -150,7 +155,8 @@ impl Queue {
             reports: AtomicUsize::new(0),
         });
         inner.tasks.spawn(pump::run(inner.clone()));
-        inner.tasks.spawn(follow_routes(inner.clone()));
+        let running = inner.parts.router.current();
+        inner.tasks.spawn(follow_routes(inner.clone(), running));
         inner.tasks.spawn(finished::forget_old(inner.clone()));
         Ok(Self { inner })
     }
@@ -229,8 +235,8 @@ impl Inner {
     }
 }
 
-/// Whenever other scripts run, what waits in line is asked about again.
-async fn follow_routes(inner: Arc<Inner>) {
+/// Whenever other scripts run, what waits in line is asked about again, and then it is looked at who goes elsewhere now.
+async fn follow_routes(inner: Arc<Inner>, mut running: Arc<ScriptSet>) {
     let mut changes = inner.parts.router.changes();
     loop {
         tokio::select! {
@@ -238,6 +244,17 @@ async fn follow_routes(inner: Arc<Inner>) {
             () = inner.stopping.cancelled() => return,
         }
         Queue { inner: inner.clone() }.routes_changed();
+        let new = inner.parts.router.current();
+        let old = std::mem::replace(&mut running, new.clone());
+        if old.hash() == new.hash() {
+            continue;
+        }
+        tokio::select! {
+            () = rerouted::compare(&inner, &old, &new) => {}
+            // Another set runs already: that one is compared with this.
+            changed = changes.changed() => if changed.is_err() { return } else { changes.mark_changed() },
+            () = inner.stopping.cancelled() => return,
+        }
     }
 }
 

@@ -11,6 +11,7 @@
 //! | `facts` | what a script may know |
 //! | `delivery`, `functions` | how scripts see it |
 //! | `engine` | the language, its limits |
+//! | `definitions` | the same for editors |
 //! | `source`, `syntax`, `modules` | reading and checking files |
 //! | `lint` | what would fail, or can never be meant |
 //! | `set` | loading and asking |
@@ -25,6 +26,7 @@
 //! The contract with operators is docs/routing.md.
 
 mod counts;
+mod definitions;
 mod delivery;
 mod difference;
 mod engine;
@@ -50,11 +52,14 @@ mod way;
 #[cfg(test)]
 mod docs_test;
 #[cfg(test)]
+mod limits_tests;
+#[cfg(test)]
 mod load_tests;
 #[cfg(test)]
 mod tests;
 
 pub use counts::{Part, ScriptCounts, ScriptStats};
+pub use definitions::definitions;
 pub use delivery::{PropertyDoc, properties};
 pub use difference::{Difference, Differences, Direction, DomainPair, Example, Mistake, Tally};
 pub use facts::Facts;
@@ -63,7 +68,7 @@ pub use lint::Surroundings;
 pub use problem::{Rule, ScriptProblem, Severity};
 pub use promotion::{Ended, PromotionDir, PromotionIoError, PromotionState, Terms, WhyEnded};
 pub use rollout::{Chosen, Promote, PromoteError, PromotionReport, ResumeError};
-pub use router::{FailedReload, Reloaded, Router, RouterStatus};
+pub use router::{FailedReload, Passed, Reloaded, Router, RouterStatus, Tests};
 pub use set::{KnownTransports, ScriptSet};
 pub use shadow::{ShadowParts, ShadowReport};
 pub use source::TestSource;

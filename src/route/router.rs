@@ -1,11 +1,16 @@
 //! The running script set, and its replacement by a better one.
 //!
-//! A reload compiles everything first. Only a set without problems replaces the running one, in one step; evaluations
-//! under way finish on the set they began with. A bad one is reported and changes nothing.
+//! A reload examines what stands on disk first: it must compile, the lint must find no error, and the tests beside the
+//! scripts must pass. Only then does the new set replace the running one, in one step; evaluations under way finish on
+//! the set they began with. A bad one is reported and changes nothing.
+//!
+//! At the start there is nothing older to go back to. A set that compiles runs then, whatever else is found: a server
+//! that takes no mail because a test fails would be worse. What was found is reported, and stays in the status.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -13,18 +18,25 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::lint::Surroundings;
 use super::problem::ScriptProblem;
 use super::rollout::Rollout;
-use super::set::ScriptSet;
+use super::set::{KnownTransports, ScriptSet};
 use super::trace::ScriptId;
 use super::watch::Follow;
 use crate::clock;
 use crate::config::ScriptLimits;
 
+/// Runs the tests that stand beside the scripts of a set, and gives what failed. Who runs them stands on a floor above.
+pub type Tests = Box<dyn Fn(&ScriptSet, &Surroundings) -> Vec<ScriptProblem> + Send + Sync>;
+
 /// Holds the running script set.
 pub struct Router {
     dir: PathBuf,
     limits: ScriptLimits,
+    tests: Option<Tests>,
+    examined: AtomicU64,
+    reloading: Mutex<()>,
     current: ArcSwap<ScriptSet>,
     changes: watch::Sender<Arc<str>>,
     pub(super) rollout: Rollout,
@@ -34,6 +46,30 @@ pub struct Router {
 struct State {
     since: Timestamp,
     failed: Option<FailedReload>,
+    /// What is wrong with the running set, which runs all the same.
+    problems: Vec<ScriptProblem>,
+    surroundings: Surroundings,
+    /// Number of the examination that the running set comes from.
+    examination: u64,
+}
+
+/// A set that may run: it passed everything.
+pub struct Passed {
+    set: Arc<ScriptSet>,
+    problems: Vec<ScriptProblem>,
+    surroundings: Surroundings,
+    examination: u64,
+}
+
+/// Transports by their names alone; where they are not known, every name is good.
+impl KnownTransports for Surroundings {
+    fn knows(&self, name: &str) -> bool {
+        name == "direct" || self.transports.as_ref().is_none_or(|known| known.contains(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.transports.iter().flatten().cloned().collect()
+    }
 }
 
 /// What a reload changed.
@@ -49,6 +85,9 @@ pub struct Reloaded {
     pub changed: Vec<String>,
     /// Files that are gone.
     pub removed: Vec<String>,
+    /// What is odd about the set, but kept it from nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<ScriptProblem>,
 }
 
 impl Reloaded {
@@ -105,21 +144,52 @@ pub struct RouterStatus {
     pub since: Timestamp,
     /// Its scripts and modules.
     pub scripts: Vec<ScriptId>,
+    /// What is wrong with them, though they run: warnings, and after a start errors too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<ScriptProblem>,
     /// Why the newest files are not running, if so.
     pub failed: Option<FailedReload>,
 }
 
 impl Router {
-    /// Loads the first set. A bad one is an error: there is nothing older to fall back to.
+    /// Loads the first set, of which nothing is asked but that it compiles: for those who know of no surroundings.
     pub fn new(dir: &Path, limits: ScriptLimits) -> Result<Self, Vec<ScriptProblem>> {
-        let set = ScriptSet::load(dir, &limits)?;
+        Self::guarded(dir, limits, Surroundings::default(), None)
+    }
+
+    /// Loads the first set; later ones must pass the lint and the tests. One that does not compile is an error: there is
+    /// nothing older to fall back to.
+    pub fn guarded(
+        dir: &Path,
+        limits: ScriptLimits,
+        surroundings: Surroundings,
+        tests: Option<Tests>,
+    ) -> Result<Self, Vec<ScriptProblem>> {
+        let (set, mut problems) = ScriptSet::check(dir, &limits, &surroundings)?;
+        problems.extend(tests.iter().flat_map(|tests| tests(&set, &surroundings)));
+        for problem in &problems {
+            if problem.is_error() {
+                tracing::error!(%problem, "routing scripts run although something is wrong with them");
+            } else {
+                tracing::warn!(%problem, "routing scripts");
+            }
+        }
         Ok(Self {
             dir: dir.to_owned(),
             limits,
+            tests,
+            examined: AtomicU64::new(1),
+            reloading: Mutex::new(()),
             changes: watch::Sender::new(set.hash().clone()),
             current: ArcSwap::from_pointee(set),
             rollout: Rollout::default(),
-            state: Mutex::new(State { since: clock::now(), failed: None }),
+            state: Mutex::new(State {
+                since: clock::now(),
+                failed: None,
+                problems,
+                surroundings,
+                examination: 0,
+            }),
         })
     }
 
@@ -144,7 +214,23 @@ impl Router {
 
     /// Puts the scripts of a directory to the test that a reload has to pass.
     pub(super) fn check(&self, dir: &Path) -> Result<ScriptSet, Vec<ScriptProblem>> {
-        ScriptSet::load(dir, &self.limits)
+        let surroundings = self.state.lock().surroundings.clone();
+        let (set, problems) = self.tested(dir, &surroundings)?;
+        if problems.iter().any(ScriptProblem::is_error) { Err(problems) } else { Ok(set) }
+    }
+
+    /// Compiles, lints, and runs the tests where the lint found no error.
+    fn tested(
+        &self,
+        dir: &Path,
+        surroundings: &Surroundings,
+    ) -> Result<(ScriptSet, Vec<ScriptProblem>), Vec<ScriptProblem>> {
+        let (set, mut problems) = ScriptSet::check(dir, &self.limits, surroundings)?;
+        let lint_is_good = !problems.iter().any(ScriptProblem::is_error);
+        if let Some(tests) = self.tests.as_ref().filter(|_| lint_is_good) {
+            problems.extend(tests(&set, surroundings));
+        }
+        Ok((set, problems))
     }
 
     /// Another set decides about mail, or about another share of it.
@@ -154,29 +240,61 @@ impl Router {
 
     /// Reads the directory again; a good set runs from now on, a bad one changes nothing.
     pub fn reload(&self) -> Result<Reloaded, Vec<ScriptProblem>> {
-        // Held throughout, so that of two reloads at once the later reading wins.
-        let mut state = self.state.lock();
-        match ScriptSet::load(&self.dir, &self.limits) {
-            Ok(set) => {
-                let old = self.current.load_full();
-                let reloaded = Reloaded::between(Some(&old), &set);
-                state.failed = None;
-                if !reloaded.is_same() {
-                    let hash = set.hash().clone();
-                    self.current.store(Arc::new(set));
-                    self.changes.send_replace(hash);
-                    state.since = clock::now();
-                    reloaded.log("routing scripts reloaded");
-                }
-                drop(state);
-                self.end_if_live();
-                Ok(reloaded)
-            }
-            Err(problems) => {
-                state.failed = Some(FailedReload { at: clock::now(), problems: problems.clone() });
-                Err(problems)
-            }
+        let _one_at_a_time = self.reloading.lock();
+        self.read_anew(None).map(|passed| self.adopt(passed))
+    }
+
+    /// Reads the directory and puts everything to the test; with other surroundings, when the configuration is about to
+    /// change. Nothing runs yet. Takes as long as the tests do.
+    pub fn read_anew(&self, surroundings: Option<Surroundings>) -> Result<Passed, Vec<ScriptProblem>> {
+        let examination = self.examined.fetch_add(1, Ordering::Relaxed);
+        let changes = surroundings.is_some();
+        let surroundings = surroundings.unwrap_or_else(|| self.state.lock().surroundings.clone());
+        let (set, problems) =
+            self.tested(&self.dir, &surroundings).map_err(|problems| self.refused(problems))?;
+        let runs = set.hash() == self.current.load().hash();
+        if problems.iter().any(ScriptProblem::is_error) && (!runs || changes) {
+            // That what runs does not fit to other surroundings says nothing about the files.
+            return Err(if runs { problems } else { self.refused(problems) });
         }
+        Ok(Passed { set: Arc::new(set), problems, surroundings, examination })
+    }
+
+    /// Lets a set that passed run from now on, unless a later one runs already.
+    pub fn adopt(&self, passed: Passed) -> Reloaded {
+        let Passed { set, problems, surroundings, examination } = passed;
+        let mut state = self.state.lock();
+        state.surroundings = surroundings;
+        let old = self.current.load_full();
+        if examination < state.examination {
+            return Reloaded::between(Some(&old), &old);
+        }
+        let mut reloaded = Reloaded::between(Some(&old), &set);
+        reloaded.warnings =
+            problems.iter().filter(|problem| !state.problems.contains(problem)).cloned().collect();
+        state.examination = examination;
+        state.failed = None;
+        state.problems = problems;
+        if !reloaded.is_same() {
+            let hash = set.hash().clone();
+            self.current.store(set);
+            self.changes.send_replace(hash);
+            state.since = clock::now();
+        }
+        drop(state);
+        for problem in &reloaded.warnings {
+            tracing::warn!(%problem, "routing scripts");
+        }
+        if !reloaded.is_same() {
+            reloaded.log("routing scripts reloaded");
+        }
+        self.end_if_live();
+        reloaded
+    }
+
+    fn refused(&self, problems: Vec<ScriptProblem>) -> Vec<ScriptProblem> {
+        self.state.lock().failed = Some(FailedReload { at: clock::now(), problems: problems.clone() });
+        problems
     }
 
     /// What runs, since when, and what is wrong with the newest files if they do not.
@@ -188,6 +306,7 @@ impl Router {
             hash: set.hash().clone(),
             since: state.since,
             scripts: set.scripts().to_vec(),
+            problems: state.problems.clone(),
             failed: state.failed.clone(),
         }
     }

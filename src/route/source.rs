@@ -26,6 +26,8 @@ const LIB_DEPTH_MAX: usize = 8;
 /// How the names of test files end: cases in a table, and tests in Rhai.
 const TEST_TABLE: &str = ".test.toml";
 const TEST_SCRIPT: &str = ".test.rhai";
+/// How the names of files end from which editors complete scripts; at the top they are no scripts.
+const DEFINITIONS: &str = ".d.rhai";
 const FOLDERS: [&str; 3] = ["account", "domain", "lib"];
 
 /// A file with tests, beside the scripts: `*.test.toml` or `*.test.rhai`.
@@ -108,7 +110,7 @@ pub(super) fn read(dir: &Path, problems: &mut Vec<ScriptProblem>) -> Sources {
         } else if name.ends_with(TEST_SCRIPT) && !name.starts_with('.') {
             // No script but `global.rhai` stands here, so that nothing else can be meant.
             reader.take_test(&name);
-        } else if stem(&name).is_some() {
+        } else if stem(&name).is_some() && !name.ends_with(DEFINITIONS) {
             let problem = ScriptProblem::whole(&name, "no level asks this script");
             reader.problems.push(problem.with_hint(
                 "scripts are global.rhai, account/NAME.rhai and domain/DOMAIN.rhai; modules are lib/*.rhai",

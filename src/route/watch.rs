@@ -181,7 +181,8 @@ impl Watcher {
             }
             Ok(_) => self.reported.clear(),
             Err(problems) => {
-                for problem in problems.iter().filter(|problem| !self.reported.contains(problem)) {
+                let errors = problems.iter().filter(|problem| problem.is_error());
+                for problem in errors.filter(|problem| !self.reported.contains(problem)) {
                     tracing::error!(%problem, "{} not reloaded, those that ran still run", self.scripts.called());
                 }
                 self.reported = problems;

@@ -21,6 +21,7 @@
 //! | `report` | what came of it |
 //! | `simulate` | a message's life in virtual time |
 //! | `replay` | other scripts, tried on mail that was |
+//! | `guard` | the same, for reloads |
 //!
 //! [`ScriptSet::tests`]: crate::route::ScriptSet::tests
 
@@ -29,6 +30,7 @@ mod diff;
 mod expect;
 mod facts;
 mod given;
+mod guard;
 mod language;
 pub mod replay;
 mod report;
@@ -41,5 +43,6 @@ mod table;
 mod tests;
 
 pub use coverage::{Branch, BranchCoverage, Coverage, FileCoverage, Share};
+pub use guard::guard;
 pub use report::{Broken, CaseResult, Failure, Report};
 pub use run::{Options, run};

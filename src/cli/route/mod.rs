@@ -1,7 +1,10 @@
 //! `waypost route ...`: what operators do with routing scripts, one file a subcommand.
 
+mod definitions;
+mod doc;
 mod explain;
 mod explain_message;
+mod lint;
 mod new;
 mod promote;
 mod replay;
@@ -9,6 +12,7 @@ mod shadow;
 mod simulate;
 mod stats;
 mod table;
+mod status;
 mod test;
 
 use std::io::Write;
@@ -35,6 +39,10 @@ enum RouteCommand {
     Test(test::TestArgs),
     Shadow(shadow::ShadowArgs),
     Promote(promote::PromoteArgs),
+    Lint(lint::LintArgs),
+    Status(status::StatusArgs),
+    Doc(doc::DocArgs),
+    Definitions(definitions::DefinitionsArgs),
 }
 
 pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Result<(), CommandError> {
@@ -47,5 +55,9 @@ pub(super) fn run(args: &RouteArgs, shared: &Shared, out: &mut dyn Write) -> Res
         RouteCommand::Stats(args) => stats::run(args, shared, out),
         RouteCommand::New(args) => new::run(args, shared, out),
         RouteCommand::Test(args) => test::run(args, shared, out),
+        RouteCommand::Lint(args) => lint::run(args, shared, out),
+        RouteCommand::Status(args) => status::run(args, shared, out),
+        RouteCommand::Doc(args) => doc::run(args, shared, out),
+        RouteCommand::Definitions(args) => definitions::run(args, shared, out),
     }
 }

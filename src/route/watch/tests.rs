@@ -14,7 +14,7 @@ use crate::config::ScriptLimits;
 use crate::envelope::ReversePath;
 use crate::route::Router;
 use crate::route::tests::{directory, write};
-use crate::route::{Facts, Reloaded, ScriptSet};
+use crate::route::{Facts, Reloaded, ScriptSet, Surroundings, Tests};
 
 fn script(way: &str) -> String {
     format!("fn route(delivery) {{ return \"{way}\"; }}")
@@ -62,7 +62,7 @@ fn a_reload_tells_what_changed_and_a_bad_one_changes_nothing() {
     write(dir.path(), "global.rhai", &script("two"));
     write(dir.path(), "domain/b.example.rhai", &script("two"));
     fs::remove_file(dir.path().join("account/a.rhai")).unwrap();
-    let Reloaded { added, changed, removed, previous, hash } = router.reload().unwrap();
+    let Reloaded { added, changed, removed, previous, hash, .. } = router.reload().unwrap();
     assert_eq!(
         (added.as_slice(), changed.as_slice()),
         (&["domain/b.example.rhai".into()][..], &["global.rhai".into()][..])
@@ -187,5 +187,144 @@ fn reading_is_no_change() {
         (EventKind::Remove(notify::event::RemoveKind::Any), true),
     ] {
         assert_eq!(is_change(kind), change, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_the_lint_refuses_does_not_run_and_the_status_says_why() {
+    let dir = directory(&[("global.rhai", &script("one"))]);
+    let router = Router::guarded(
+        dir.path(),
+        ScriptLimits::default(),
+        Surroundings {
+            transports: Some(["one", "two"].map(str::to_owned).into()),
+            ..Surroundings::default()
+        },
+        None,
+    );
+    let router = Arc::new(router.unwrap());
+    let _watch = watch(router.clone()).unwrap();
+    write(dir.path(), "global.rhai", "fn route(d) { if d.atempt > 1 { return \"two\"; } }");
+    until("the misspelt property is refused", || router.status().failed.is_some());
+    assert_eq!(way(&router.current()), "one");
+    let problems = router.status().failed.unwrap().problems;
+    assert!(problems[0].to_string().starts_with("global.rhai:1:20: delivery has no property 'atempt'"));
+    // A name that the configuration does not have, and then has.
+    write(dir.path(), "global.rhai", &script("three"));
+    until("the unknown transport is refused", || {
+        router.status().failed.is_some_and(|failed| failed.problems[0].message.contains("three"))
+    });
+    let more =
+        Surroundings { transports: Some(["three"].map(str::to_owned).into()), ..Surroundings::default() };
+    let candidate = router.read_anew(Some(more)).map_err(|problems| format!("{problems:?}")).unwrap();
+    assert_eq!(way(&router.current()), "one", "nothing runs before it is adopted");
+    assert!(!router.adopt(candidate).is_same());
+    assert_eq!((way(&router.current()).as_str(), router.status().failed), ("three", None));
+    // A configuration without what the running scripts name is refused; that says nothing about the files.
+    assert!(
+        router
+            .read_anew(Some(Surroundings { transports: Some([].into()), ..Surroundings::default() }))
+            .is_err()
+    );
+    assert_eq!(router.status().failed, None);
+    // Warnings keep nothing from running.
+    write(dir.path(), "global.rhai", "fn route(d) { let x = 1; return \"three\"; }");
+    until("the odd script runs", || router.status().problems.len() == 1);
+}
+
+#[test]
+fn a_reading_that_was_overtaken_is_not_adopted() {
+    let dir = directory(&[("global.rhai", &script("one"))]);
+    let router = router(dir.path());
+    write(dir.path(), "global.rhai", &script("two"));
+    let early = router.read_anew(None).ok().unwrap();
+    write(dir.path(), "global.rhai", &script("three"));
+    router.reload().unwrap();
+    assert!(router.adopt(early).is_same());
+    assert_eq!(way(&router.current()), "three");
+}
+
+/// Tests of which one fails as long as a file of tests says so.
+fn tests_that_a_file_decides() -> Tests {
+    Box::new(|set: &ScriptSet, _: &Surroundings| {
+        let failing = set.tests().iter().filter(|test| test.text.contains("name = \"fails\""));
+        failing.map(|test| ScriptProblem::whole(&*test.file, "a test fails")).collect()
+    })
+}
+
+#[test]
+fn scripts_whose_tests_fail_do_not_run_until_they_pass() {
+    let dir = directory(&[("global.rhai", &script("one")), ("global.test.toml", "")]);
+    let tests = Some(tests_that_a_file_decides());
+    let router = Router::guarded(dir.path(), ScriptLimits::default(), Surroundings::default(), tests);
+    let router = Arc::new(router.unwrap());
+    let _watch = watch(router.clone()).unwrap();
+    write(dir.path(), "global.test.toml", "[[case]]\nname = \"fails\"");
+    // The scripts are the same and run; that a test of theirs fails now is to be seen.
+    until("the failing test is seen", || !router.status().problems.is_empty());
+    assert_eq!((way(&router.current()).as_str(), router.status().failed), ("one", None));
+    write(dir.path(), "global.rhai", &script("two"));
+    until("the set is refused", || router.status().failed.is_some());
+    assert_eq!(way(&router.current()), "one");
+    // Only the test changes, and the scripts go live.
+    write(dir.path(), "global.test.toml", "[[case]]\nname = \"passes\"");
+    until_way(&router, "two");
+    assert!(router.status().failed.is_none() && router.status().problems.is_empty());
+}
+
+#[test]
+fn at_the_start_a_failing_test_is_told_and_keeps_no_mail_waiting() {
+    let files = [("global.rhai", script("one")), ("global.test.toml", "[[case]]\nname = \"fails\"".into())];
+    let dir = directory(&files.each_ref().map(|(file, text)| (*file, text.as_str())));
+    let tests = Some(tests_that_a_file_decides());
+    let router =
+        Router::guarded(dir.path(), ScriptLimits::default(), Surroundings::default(), tests).unwrap();
+    assert_eq!((way(&router.current()).as_str(), router.status().problems.len()), ("one", 1));
+}
+
+/// Kubernetes mounts a volume so: the files are links into `..data`, itself a link that is replaced as a whole.
+#[test]
+fn the_link_that_a_configuration_manager_swaps_is_followed() {
+    let dir = directory(&[
+        ("..1/global.rhai", "import \"lib/names\" as names;\nfn route(d) { names::way() }"),
+        ("..1/lib/names.rhai", "fn way() { \"one\" }"),
+        ("..2/global.rhai", "import \"lib/names\" as names;\nfn route(d) { names::way() }"),
+        ("..2/lib/names.rhai", "fn way() { \"two\" }"),
+    ]);
+    let link = |to: &str, at: &str| symlink(to, dir.path().join(at)).unwrap();
+    link("..1", "..data");
+    link("..data/global.rhai", "global.rhai");
+    link("..data/lib", "lib");
+    let (router, _watch) = watched(dir.path());
+    assert_eq!(way(&router.current()), "one");
+    link("..2", "..data_tmp");
+    fs::rename(dir.path().join("..data_tmp"), dir.path().join("..data")).unwrap();
+    fs::remove_dir_all(dir.path().join("..1")).unwrap();
+    until_way(&router, "two");
+    assert!(router.status().failed.is_none());
+}
+
+#[test]
+fn a_file_that_may_not_be_read_any_more_keeps_the_old_set() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let dir = directory(&[("global.rhai", &script("one")), ("account/ann.rhai", &script("two"))]);
+    let router = router(dir.path());
+    for lost in ["global.rhai", "account"] {
+        mode(dir.path(), 0o755);
+        mode(&dir.path().join(lost), 0o000);
+        let reload = || {
+            // Root may read everything; this thread then looks as somebody else.
+            nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65_534));
+            router.reload().unwrap_err()
+        };
+        let problems = std::thread::scope(|scope| scope.spawn(reload).join().unwrap());
+        assert!(
+            problems.iter().all(|p| p.message.starts_with("cannot be read: Permission denied")),
+            "{problems:?}"
+        );
+        assert_eq!(way(&router.current()), "one", "{lost}");
+        mode(&dir.path().join(lost), 0o755);
+        assert!(router.reload().is_ok(), "{lost}");
     }
 }

@@ -1,5 +1,6 @@
 //! Keeps docs/routing.md in step with the code.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -19,14 +20,41 @@ fn project(file: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap()
 }
 
+/// A row of a table of the documentation.
+fn row(name: &str, value: &str, doc: &str, example: &str) -> String {
+    let (doc, example) = (doc.replace('|', "\\|"), example.replace('|', "\\|"));
+    let example = if example.contains('`') { format!("`` {example} ``") } else { format!("`{example}`") };
+    format!("| `{name}` | {value} | {doc} | {example} |\n")
+}
+
 #[test]
-fn every_property_and_function_is_documented() {
+fn every_property_and_function_is_documented_as_the_code_has_it() {
     let doc = project("docs/routing.md");
+    let mut tables: BTreeMap<&str, String> = BTreeMap::new();
     for property in properties() {
-        assert!(doc.contains(&format!("`{}`", property.name)), "{property:?}");
+        let row = row(property.name, &property.value.to_string(), property.doc, property.example);
+        tables.entry(property.of).or_default().push_str(&row);
     }
     for function in FUNCTIONS {
-        assert!(doc.contains(&format!("`{}`", function.signature)), "function {}", function.signature);
+        let row = row(function.signature, function.returns, function.doc, function.example);
+        tables.entry("functions").or_default().push_str(&row);
+    }
+    for (of, rows) in tables {
+        assert!(doc.contains(&format!("| --- | --- | --- | --- |\n{rows}\n")), "the table of {of} should be\n{rows}");
+    }
+}
+
+#[test]
+fn every_example_of_the_reference_runs_and_is_clean() {
+    let examples = properties().into_iter().map(|property| property.example);
+    for example in examples.chain(FUNCTIONS.iter().map(|function| function.example)) {
+        let body = format!("let attempt = delivery.last; let value = {example}; log(`${{value}}`);");
+        let dir = directory(&[("global.rhai", &format!("fn route(delivery) {{ {body} if attempt == () {{ return; }} }}"))]);
+        let (set, problems) =
+            ScriptSet::check(dir.path(), &ScriptLimits::default(), &Surroundings::default()).unwrap();
+        assert_eq!(problems, [], "{example}");
+        let trace = set.decide(&Arc::new(delivery_of(2, Some((Stage::Connect, "4.4.1")))), &|_: &str| true);
+        assert!(trace.verdict().is_ok(), "{example}\n{trace}");
     }
 }
 

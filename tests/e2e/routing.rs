@@ -120,7 +120,7 @@ fn a_script_that_errs_defers_and_never_goes_direct() {
 
     server.script(
         "global.rhai",
-        "fn route(delivery) { if delivery.attempt == 1 { \"smart\" } else { \"no-such\" } }",
+        "fn route(delivery) { if delivery.attempt == 1 { \"smart\" } else { throw \"asked again\" } }",
     );
     wait_for("both, as first attempts", || smarthost.messages().len() == 2);
     assert_eq!(direct.messages().len(), 0);

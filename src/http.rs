@@ -1,4 +1,4 @@
-//! A small HTTP server, for monitoring: `GET /metrics`.
+//! A small HTTP server: metrics for monitoring, and what a CA wants to see (ACME, RFC 8555 §8.3).
 //!
 //! It answers what it is told to answer and nothing else. Whoever reaches its address may read it, so it listens on
 //! none unless the configuration names one. RFC 9110, RFC 9112.
@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::acme::Challenges;
 use crate::metrics;
 
 /// Clients at the same time; others wait.
@@ -29,11 +30,43 @@ const CONNECTION_TIMEOUT: Duration = Duration::from_mins(2);
 /// After an error of `accept` itself, such as too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Makes the page of metrics.
-pub type MakePage = Arc<dyn Fn() -> String + Send + Sync>;
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// What a server has to show.
+#[derive(Clone)]
+pub struct Site {
+    find: Arc<Find>,
+    /// What is said about all other paths.
+    elsewhere: &'static str,
+}
+
+/// What stands at a path.
+type Find = dyn Fn(&str) -> Option<Page> + Send + Sync;
+
+struct Page {
+    kind: &'static str,
+    text: String,
+}
+
+impl Site {
+    /// `GET /metrics`, for Prometheus.
+    pub fn metrics(make: impl Fn() -> String + Send + Sync + 'static) -> Self {
+        let find = move |path: &str| {
+            (path == "/metrics").then(|| Page { kind: metrics::CONTENT_TYPE, text: make() })
+        };
+        Self { find: Arc::new(find), elsewhere: "the metrics are at /metrics\n" }
+    }
+
+    /// What a CA comes for.
+    pub fn challenges(challenges: Challenges) -> Self {
+        // RFC 8555 §8.3 leaves the type open.
+        let find = move |path: &str| challenges.file(path).map(|text| Page { kind: PLAIN, text });
+        Self { find: Arc::new(find), elsewhere: "there is nothing here\n" }
+    }
+}
 
 /// Answers on a socket until told to stop.
-pub async fn serve(socket: TcpListener, page: MakePage, stopping: CancellationToken) {
+pub async fn serve(socket: TcpListener, site: Site, stopping: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let accepted = tokio::select! {
@@ -42,26 +75,26 @@ pub async fn serve(socket: TcpListener, page: MakePage, stopping: CancellationTo
         };
         match accepted {
             (slot, Ok((stream, _))) => {
-                let (page, stopping) = (page.clone(), stopping.clone());
+                let (site, stopping) = (site.clone(), stopping.clone());
                 tokio::spawn(async move {
                     tokio::select! {
                         () = stopping.cancelled() => {}
-                        () = connection(stream, page) => {}
+                        () = connection(stream, site) => {}
                     }
                     drop(slot);
                 });
             }
             (_, Err(error)) => {
-                tracing::warn!(%error, "cannot accept on a metrics listener");
+                tracing::warn!(%error, "cannot accept an HTTP connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn connection(stream: TcpStream, page: MakePage) {
+async fn connection(stream: TcpStream, site: Site) {
     let service = service_fn(move |request: hyper::Request<_>| {
-        let response = answer(request.method(), request.uri().path(), &page);
+        let response = answer(request.method(), request.uri().path(), &site);
         async move { Ok::<_, Infallible>(response) }
     });
     let mut http = http1::Builder::new();
@@ -69,18 +102,15 @@ async fn connection(stream: TcpStream, page: MakePage) {
     let served = http.serve_connection(TokioIo::new(stream), service);
     match tokio::time::timeout(CONNECTION_TIMEOUT, served).await {
         Ok(Ok(())) | Err(_) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a metrics connection ended early"),
+        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended early"),
     }
 }
 
-fn answer(method: &Method, path: &str, page: &MakePage) -> Response<Full<Bytes>> {
-    const PLAIN: &str = "text/plain; charset=utf-8";
-    let (status, kind, text) = match (method, path) {
+fn answer(method: &Method, path: &str, site: &Site) -> Response<Full<Bytes>> {
+    let (status, kind, text) = match (method, (site.find)(path)) {
         // Of the answer to HEAD, hyper sends the header alone.
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics::CONTENT_TYPE, page()),
-        (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, PLAIN, "the metrics are at /metrics\n".to_owned())
-        }
+        (&Method::GET | &Method::HEAD, Some(page)) => (StatusCode::OK, page.kind, page.text),
+        (&Method::GET | &Method::HEAD, None) => (StatusCode::NOT_FOUND, PLAIN, site.elsewhere.to_owned()),
         _ => (StatusCode::METHOD_NOT_ALLOWED, PLAIN, "only GET and HEAD\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(text)));
@@ -102,7 +132,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let stopping = CancellationToken::new();
-        let page: MakePage = Arc::new(|| "waypost_up 1\n".to_owned());
+        let page = Site::metrics(|| "waypost_up 1\n".to_owned());
         let server = tokio::spawn(serve(socket, page, stopping.clone()));
         let mut client = TcpStream::connect(address).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();

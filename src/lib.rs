@@ -7,7 +7,7 @@
 //! | 0 ground: values and codecs; no tokio, no files, no clock | [`names`], [`address`], [`envelope`], [`outcome`], [`attempt`], [`smtp`], [`sasl`], [`message`], [`metrics`] |
 //! | 1 the outside world behind seams | [`clock`], [`config`], [`dns`], [`net`], [`tls`] |
 //! | 2 storage | [`spool`], [`store`] |
-//! | 3 engines | [`route`], [`mailauth`], [`transport`], [`local`], [`queue`] |
+//! | 3 engines | [`acme`], [`route`], [`mailauth`], [`transport`], [`local`], [`queue`] |
 //! | 4 servers | [`smtp_server`], [`imap_server`], [`control`], [`http`] |
 //! | 5 top | [`route_test`], [`server`], [`cli`] |
 
@@ -30,6 +30,7 @@ pub mod tls;
 pub mod spool;
 pub mod store;
 
+pub mod acme;
 pub mod local;
 pub mod mailauth;
 pub mod queue;

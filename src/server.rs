@@ -17,9 +17,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Listener, ListenerKind};
+use crate::acme::{Challenges, Renewals, Storage, StorageError};
+use crate::config::{AcmeChallenge, AcmeListener, Config, Listener, ListenerKind, Tls};
 use crate::control::{ControlContext, ReloadRequest, Reloaded};
 use crate::dns::Resolver;
+use crate::http::Site;
 use crate::imap_server::{self, ImapContext};
 use crate::net::{ConnectionLimits, ListenError};
 use crate::queue::{self, Queue};
@@ -57,6 +59,9 @@ pub enum StartError {
     /// Certificate or key cannot be used.
     #[error(transparent)]
     Tls(#[from] ServerTlsError),
+    /// What is kept for the CA cannot be used.
+    #[error(transparent)]
+    Acme(#[from] StorageError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -127,6 +132,7 @@ pub struct Server {
     engine: Engine,
     resolver: Resolver,
     tls: Option<ServerTls>,
+    renewals: Option<Renewals>,
     reload_sender: mpsc::Sender<ReloadRequest>,
     reload_requests: mpsc::Receiver<ReloadRequest>,
     started: Timestamp,
@@ -143,9 +149,11 @@ impl Server {
     /// Starts everything. `tls` takes the place of the configuration's certificate files.
     pub async fn start(config: Config, tls: Option<ServerTls>) -> Result<Self, StartError> {
         let lock = DataDirLock::take(&config.data_dir)?;
+        let acme = config.tls.as_ref().and_then(|tls| tls.acme.clone());
+        let storage = acme.as_ref().map(|_| Storage::open(&config.data_dir)).transpose()?;
         let tls = match (tls, &config.tls) {
             (Some(given), _) => Some(given),
-            (None, Some(tls)) => Some(ServerTls::load(&tls.files)?),
+            (None, Some(tls)) => Some(certificates(tls, storage.as_ref())?),
             (None, None) => None,
         };
         let options = SpoolOptions { free_bytes_min: config.queue.free_bytes_min, ..SpoolOptions::default() };
@@ -169,6 +177,10 @@ impl Server {
         let sockets = listen(&config.listeners)?;
         let listen = |address: &SocketAddr| crate::net::listen(*address);
         let metrics_sockets = config.metrics.listen.iter().map(listen).collect::<Result<Vec<_>, _>>()?;
+        let for_ca = match &acme {
+            Some(acme) => Some((acme.challenge, listen_for_ca(&acme.listen)?)),
+            None => None,
+        };
         let limits =
             ConnectionLimits::new(config.limits.connections_max, config.limits.connections_per_ip_max);
         for account in config.accounts.keys() {
@@ -207,6 +219,7 @@ impl Server {
             limits,
             addresses: Vec::new(),
             metrics_addresses: Vec::new(),
+            renewals: None,
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             _watch: watch,
@@ -215,6 +228,9 @@ impl Server {
         server.serve(sockets);
         if let Some(tls) = server.tls.clone() {
             server.tasks.spawn(crate::tls::watch(tls, server.stopping.clone()));
+        }
+        if let (Some((challenge, sockets)), Some(storage)) = (for_ca, storage) {
+            server.renew_certificate(challenge, sockets, storage)?;
         }
         server.serve_metrics(metrics_sockets);
         crate::control::serve(server.control(), server.stopping.clone(), &server.tasks)
@@ -260,9 +276,43 @@ impl Server {
             tracing::info!(address = address.map(tracing::field::display), "metrics over HTTP");
             self.metrics_addresses.extend(address);
             let context = self.control();
-            let page = Arc::new(move || crate::control::metrics(&context));
-            self.tasks.spawn(crate::http::serve(socket, page, self.stopping.clone()));
+            let site = Site::metrics(move || crate::control::metrics(&context));
+            self.tasks.spawn(crate::http::serve(socket, site, self.stopping.clone()));
         }
+    }
+
+    /// Gets the certificate from a CA, which comes to these sockets to see that the names are ours.
+    fn renew_certificate(
+        &mut self,
+        challenge: AcmeChallenge,
+        sockets: Vec<tokio::net::TcpListener>,
+        storage: Storage,
+    ) -> Result<(), StorageError> {
+        let Some(tls) = self.tls.clone() else { return Ok(()) };
+        let challenges = Challenges::default();
+        for socket in sockets {
+            let address = socket.local_addr().ok();
+            tracing::info!(
+                kind = challenge.as_str(),
+                address = address.map(tracing::field::display),
+                "listening"
+            );
+            let (challenges, stopping) = (challenges.clone(), self.stopping.clone());
+            match challenge {
+                AcmeChallenge::TlsAlpn01 => {
+                    self.tasks.spawn(crate::acme::serve_tls_alpn(socket, challenges, stopping));
+                }
+                AcmeChallenge::Http01 => {
+                    self.tasks.spawn(crate::http::serve(socket, Site::challenges(challenges), stopping));
+                }
+            }
+        }
+        let (config, resolver) = (self.config.clone(), self.resolver.clone());
+        let parts = crate::acme::Parts { config, resolver, tls, storage, challenges, challenge };
+        let (renewals, run) = crate::acme::start(parts, self.stopping.clone())?;
+        self.tasks.spawn(run);
+        self.renewals = Some(renewals);
+        Ok(())
     }
 
     /// Users of this machine submit through a socket, where the kernel says who they are.
@@ -315,6 +365,7 @@ impl Server {
             reload: self.reload_sender.clone(),
             started: self.started,
             listeners: self.addresses.as_slice().into(),
+            renewals: self.renewals.clone(),
             tls: self.tls.clone(),
         }
     }
@@ -369,6 +420,7 @@ impl Server {
             ("[dns]", old.dns != config.dns),
             ("[metrics]", old.metrics != config.metrics),
             ("[tls]", old.tls.is_some() != config.tls.is_some()),
+            ("[tls.acme]", !same_way_to_prove(old.tls.as_ref(), config.tls.as_ref())),
         ]
         .into_iter()
         .filter(|(_, changed)| *changed)
@@ -394,6 +446,9 @@ impl Server {
         self.config.store(Arc::new(config));
         shadow(&self.router, &self.config, &self.resolver);
         self.queue.routes_changed();
+        if let Some(renewals) = &self.renewals {
+            renewals.settings_changed();
+        }
         Ok(Reloaded { notes })
     }
 
@@ -449,15 +504,39 @@ fn shadow(router: &Router, config: &Arc<ArcSwap<Config>>, resolver: &Resolver) {
     }
 }
 
+/// The certificates that the server begins with.
+fn certificates(tls: &Tls, storage: Option<&Storage>) -> Result<ServerTls, StartError> {
+    let (Some(acme), Some(storage)) = (&tls.acme, storage) else { return Ok(ServerTls::load(&tls.files)?) };
+    let issued = crate::acme::stored_certificate(storage, crate::clock::now())?;
+    if issued.is_none() {
+        tracing::warn!("no certificate of the CA yet: until it comes, one that nobody vouches for is shown");
+    }
+    Ok(ServerTls::by_acme(issued, &acme.names, &tls.files)?)
+}
+
+fn listen_for_ca(listeners: &[AcmeListener]) -> Result<Vec<tokio::net::TcpListener>, ListenError> {
+    let sockets =
+        listeners.iter().filter_map(|listener| listen_on(listener.address, listener.required).transpose());
+    sockets.collect()
+}
+
+/// A socket; `None` where it is not required and the machine has no IPv6.
+fn listen_on(address: SocketAddr, required: bool) -> Result<Option<tokio::net::TcpListener>, ListenError> {
+    match crate::net::listen(address) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if !required && error.no_such_family() => {
+            tracing::info!(%address, "this machine has no IPv6: not listening there");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 fn listen(listeners: &[Listener]) -> Result<Vec<(Arc<Listener>, tokio::net::TcpListener)>, ListenError> {
     let mut sockets = Vec::with_capacity(listeners.len());
     for listener in listeners {
-        match crate::net::listen(listener.address) {
-            Ok(socket) => sockets.push((Arc::new(listener.clone()), socket)),
-            Err(error) if !listener.required && error.no_such_family() => {
-                tracing::info!(address = %listener.address, "this machine has no IPv6: not listening there");
-            }
-            Err(error) => return Err(error),
+        if let Some(socket) = listen_on(listener.address, listener.required)? {
+            sockets.push((Arc::new(listener.clone()), socket));
         }
     }
     Ok(sockets)
@@ -473,4 +552,13 @@ fn tell_supervisor(state: NotifyState<'_>) {
 fn same_listeners(old: &[Listener], new: &[Listener]) -> bool {
     let key = |l: &Listener| (l.kind, l.address);
     old.iter().map(key).eq(new.iter().map(key))
+}
+
+/// Whether the CA is shown in the same way, at the same places, that names are ours; the rest of `[tls.acme]` may change
+/// while the server runs.
+fn same_way_to_prove(old: Option<&Tls>, new: Option<&Tls>) -> bool {
+    let way = |tls: Option<&Tls>| {
+        tls.and_then(|tls| tls.acme.as_ref()).map(|acme| (acme.challenge, acme.listen.clone()))
+    };
+    way(old) == way(new)
 }

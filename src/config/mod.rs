@@ -8,6 +8,7 @@
 //! | `section` | reads the keys of one table, collects what is wrong, hints at misspelt keys |
 //! | `read` | the top of the file, listeners, DNS, queue, limits |
 //! | `tls` | certificates |
+//! | `acme` | how a certificate is got from a CA |
 //! | `ways` | transports |
 //! | `login` | user names and passwords at other servers, and how users log in here |
 //! | `directory` | domains, accounts, their addresses and fixed replies |
@@ -16,6 +17,7 @@
 //! | `users` | which users of this machine may submit as which account |
 //! | `problems` | shows what is wrong with file, line, column and a mark under the place |
 
+mod acme;
 mod directory;
 mod login;
 mod problems;
@@ -43,6 +45,7 @@ use crate::names::{AccountName, TransportName};
 use crate::sasl::{self, Allowed};
 use crate::smtp::Reply;
 
+pub use acme::{Acme, AcmeChallenge, AcmeKeyType, AcmeListener, ExternalAccount};
 pub use directory::parse_reply;
 pub use login::Auth;
 pub use problems::{ConfigProblems, Problem};

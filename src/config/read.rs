@@ -107,7 +107,7 @@ fn whole(mut top: Section<'_>, look: Look) -> Option<Config> {
         );
     }
     let scripts_dir = scripts_dir.map_or_else(|| reader.path(SCRIPTS_DIR_DEFAULT), |path| path.value);
-    let tls = tls::tls(top.section("tls", "[tls]"), look);
+    let tls = tls::tls(top.section("tls", "[tls]"), hostname.as_ref(), look);
     let listeners = listeners(&mut top, tls.is_some());
     let auth = login::auth(top.section("auth", "[auth]"), tls.is_some(), &listeners);
     let dns = dns(top.section("dns", "[dns]"));
@@ -258,9 +258,9 @@ fn listener(mut section: Section<'_>, tls: bool) -> Vec<(Listener, std::ops::Ran
     {
         let message = format!("a listener of kind {} needs [tls]", kind.as_str());
         let help = if kind.tls_at_once() {
-            "add [tls] with `certificate` and `key`"
+            "add [tls] with `certificate` and `key`, or [tls.acme]"
         } else {
-            "add [tls] with `certificate` and `key`; or, where something else encrypts, allow_plaintext_auth = true"
+            "add [tls] with `certificate` and `key`, or [tls.acme]; or, where something else encrypts, allow_plaintext_auth = true"
         };
         let place = section.key_place("kind");
         reader.report(Problem::new(place, message, "nobody could log in here").help(help));

@@ -67,6 +67,21 @@ fn with_tls_all_usual_ports_are_served() {
 }
 
 #[test]
+fn a_certificate_by_acme_needs_nothing_more_said() {
+    let config = parse(&with("", "[tls.acme]\n")).unwrap();
+    assert!(config.listeners.iter().any(|listener| listener.kind == ListenerKind::Imaps));
+    let tls = config.tls.unwrap();
+    assert!(tls.files.is_empty());
+    let acme = tls.acme.unwrap();
+    assert_eq!(acme.directory, "https://acme-v02.api.letsencrypt.org/directory");
+    assert_eq!(acme.names, [config.hostname]);
+    assert_eq!((acme.challenge, acme.key_type), (AcmeChallenge::TlsAlpn01, AcmeKeyType::Ecdsa));
+    let listen: Vec<_> = acme.listen.iter().map(|one| (one.address.to_string(), one.required)).collect();
+    assert_eq!(listen, [("0.0.0.0:443".to_owned(), true), ("[::]:443".to_owned(), false)]);
+    assert_eq!((acme.external_account, acme.contact.len(), acme.keep_key), (None, 0, false));
+}
+
+#[test]
 fn everything_that_can_be_said() {
     let text = include_str!("golden/full.toml");
     let config = parse(text).unwrap();
@@ -139,6 +154,17 @@ fn everything_that_can_be_said() {
     assert_eq!(config.limits.session_timeout, None);
     assert_eq!(config.limits.received_max, usize::MAX);
     assert!(config.queue.retry.jitter.abs() < f64::EPSILON);
+    let tls = config.tls.as_ref().unwrap();
+    assert_eq!(tls.files.len(), 1);
+    let acme = tls.acme.as_ref().unwrap();
+    assert_eq!(acme.contact, ["mailto:postmaster@example.org", "mailto:ann@example.org"]);
+    let listen: Vec<_> = acme.listen.iter().map(|listener| listener.address.to_string()).collect();
+    assert_eq!(listen, ["0.0.0.0:80", "[::1]:8080"]);
+    assert_eq!(
+        (acme.challenge, acme.key_type, acme.keep_key),
+        (AcmeChallenge::Http01, AcmeKeyType::Rsa, true)
+    );
+    assert_eq!(acme.external_account.as_ref().unwrap().hmac_key, b"secret");
     assert_eq!(config.script_limits.time_max, Duration::from_millis(20));
     assert_eq!(config.shadow_dir.as_deref(), Some(Path::new("next-scripts")));
     assert_eq!(config.metrics.listen, ["127.0.0.1:9100".parse().unwrap(), "[::1]:9100".parse().unwrap()]);
@@ -166,6 +192,19 @@ fn mistakes_are_found_where_they_are() {
         table("[tls]\ncertificate = \"c\"", 1, 2, "[tls] has no `key`"),
         table("[tls]\ncertificate = \"c\"\nkey = \"k\"\n[[tls.more]]\nkey = \"k\"", 4, 1, "no `certificate`"),
         table("[tls]\ncertificate = \"c\"\nkey = \"k\"\nmore = \"c\"", 4, 8, "`more` must be tables"),
+        table("[tls]\ncertificate = \"c\"\n[tls.acme]", 2, 1, "beside [tls.acme]"),
+        table("[tls.acme]\ndirectory = \"http://ca.test/\"", 2, 13, "no https:// URL"),
+        table("[tls.acme]\ndirectory = \"https://\"", 2, 13, "no https:// URL"),
+        table("[tls.acme]\ncontact = \"nobody\"", 2, 11, "nobody"),
+        table("[tls.acme]\nnames = []", 2, 1, "holds none"),
+        table("[tls.acme]\nnames = [\"*.example.org\"]", 2, 10, "*.example.org"),
+        table("[tls.acme]\nchallenge = \"dns-01\"", 2, 13, "\"dns-01\" is unknown"),
+        table("[tls.acme]\nlisten = \"here\"", 2, 10, "no IP address"),
+        table("[tls.acme]\nkey_type = \"ed25519\"", 2, 12, "is unknown"),
+        table("[tls.acme]\neab_key_id = \"k\"", 1, 6, "no `eab_hmac_key`"),
+        table("[tls.acme]\neab_hmac_key = \"c2VjcmV0\"", 2, 1, "without an `eab_key_id`"),
+        table("[tls.acme]\neab_key_id = \"k\"\neab_hmac_key = \"!\"", 3, 1, "no base64url"),
+        table("[tls.acme]\nname = \"mx.example.org\"", 2, 1, "no key `name`"),
         table("[tsl]", 1, 2, "no key `tsl`"),
         table("[[listeners]]\nport = 25", 1, 1, "no `kind`"),
         table("[[listeners]]\nkind = \"smpt\"", 2, 8, "did you mean \"smtp\""),

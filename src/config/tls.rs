@@ -1,16 +1,20 @@
-//! Reads `[tls]`: certificates from files.
+//! Reads `[tls]`: certificates from files, and by ACME.
 
 use std::path::PathBuf;
 
+use super::acme::{Acme, acme};
 use super::problems::Problem;
 use super::read::Look;
 use super::section::Section;
+use crate::address::Domain;
 
-/// The certificates of all listeners: at least one.
+/// The certificates of all listeners. At least one: by ACME or from files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// The first is shown where no other holds the name that a client asks for.
+    /// From files. The first is shown where no other is for the name that a client asks for, unless there is one by ACME.
     pub files: Vec<TlsFiles>,
+    /// From a CA.
+    pub acme: Option<Acme>,
 }
 
 /// Certificate chain and private key, PEM.
@@ -22,17 +26,30 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// `[tls]`.
-pub(super) fn tls(mut section: Section<'_>, look: Look) -> Option<Tls> {
+/// `[tls]`. `hostname` is what a certificate is for where no names are given.
+pub(super) fn tls(mut section: Section<'_>, hostname: Option<&Domain>, look: Look) -> Option<Tls> {
     let present = section.is_present();
+    let by_acme = section.has("acme");
+    let table = section.section("acme", "[tls.acme]");
+    let acme = by_acme.then(|| acme(table, hostname, look));
     let mut files = Vec::new();
-    if present {
+    if by_acme {
+        for key in ["certificate", "key"].into_iter().filter(|key| section.has(key)) {
+            let message = format!("`{key}` beside [tls.acme]: which certificate is meant?");
+            let help = "leave one of them out; certificates for further names go into [[tls.more]]";
+            let problem = Problem::new(section.key_place(key), message, "a certificate from files");
+            section.reader.report(problem.help(help));
+        }
+        // They are known, though not wanted.
+        section.get("certificate");
+        section.get("key");
+    } else if present {
         files.push(pair(&mut section, look));
     }
     files.extend(more(&mut section, look));
     section.finish();
     // A broken [tls] was reported; taking it for a present one keeps the listeners from being blamed as well.
-    present.then_some(Tls { files })
+    present.then_some(Tls { files, acme })
 }
 
 /// `[[tls.more]]`.

@@ -8,6 +8,7 @@ use super::explain::explain;
 use super::protocol::{AccountInfo, Answer, Fault, FaultKind, Request, RouteStatus, Secret, TlsStatus};
 use super::status::{metrics, status};
 use super::{ControlContext, ReloadRequest};
+use crate::acme::Renewals;
 use crate::config::{Config, nearest};
 use crate::names::{AccountName, QueueId, TransportName};
 use crate::queue::{Action, Filter, QueueError};
@@ -26,6 +27,7 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
         Request::Status => Ok(Answer::Status(Box::new(status(context)))),
         Request::Metrics => Ok(Answer::Metrics(metrics(context))),
         Request::TlsStatus => Ok(Answer::Tls(tls_status(context))),
+        Request::TlsRenew => renew(context).await,
         Request::RouteStats => Ok(Answer::RouteStats(context.router.counts().stats())),
         Request::QueueList { filter, after, limit } => {
             let limit = limit.clamp(1, PAGE_MESSAGES_MAX);
@@ -117,7 +119,19 @@ pub(super) async fn handle(context: &ControlContext, request: Request) -> Result
 }
 
 fn tls_status(context: &ControlContext) -> TlsStatus {
-    TlsStatus { certificates: context.tls.as_ref().map(ServerTls::status).unwrap_or_default() }
+    TlsStatus {
+        certificates: context.tls.as_ref().map(ServerTls::status).unwrap_or_default(),
+        acme: context.renewals.as_ref().and_then(Renewals::status),
+    }
+}
+
+async fn renew(context: &ControlContext) -> Result<Answer, Fault> {
+    let Some(renewals) = &context.renewals else {
+        let message = "no certificate comes from a CA here: the server was started without [tls.acme]";
+        return Err(Fault::new(FaultKind::NotFound, message));
+    };
+    let renewed = renewals.renew().await.map(Answer::Renewed);
+    renewed.map_err(|error| Fault::new(FaultKind::Failed, format!("no new certificate: {error}")))
 }
 
 async fn show(context: &ControlContext, id: QueueId) -> Result<Answer, Fault> {

@@ -44,6 +44,7 @@ pub use socket::SOCKET_NAME;
 pub use status::metrics;
 pub use submit::{SUBMIT_SOCKET_NAME, connect_submit, serve_submit};
 
+use crate::acme::Renewals;
 use crate::config::{Config, ListenerKind};
 use crate::dns::Resolver;
 use crate::queue::Queue;
@@ -72,6 +73,8 @@ pub struct ControlContext {
     pub listeners: Arc<[(ListenerKind, SocketAddr)]>,
     /// The certificates that it shows.
     pub tls: Option<ServerTls>,
+    /// Who gets one of them from a CA.
+    pub renewals: Option<Renewals>,
 }
 
 /// Asks the server to load its configuration and scripts again.

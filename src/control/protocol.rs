@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::acme::AcmeStatus;
 use crate::address::Mailbox;
 use crate::envelope::ReversePath;
 use crate::names::{AccountName, QueueId, TransportName};
@@ -17,7 +18,7 @@ use crate::route::{
     FailedReload, Promote, PromotionReport, RouterStatus, ScriptStats, ShadowReport, Terms, Trace,
 };
 use crate::store::{FinishedRecipient, HoldRule, NewHoldRule};
-use crate::tls::CertificateStatus;
+use crate::tls::{CertificateFacts, CertificateStatus};
 
 /// What is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -157,6 +158,8 @@ pub enum Request {
     Reload,
     /// Which certificates are shown, and how they are.
     TlsStatus,
+    /// Get a new certificate from the CA, and wait for it.
+    TlsRenew,
 }
 
 /// What comes back for each request.
@@ -225,6 +228,8 @@ pub enum Answer {
     Reloaded(Reloaded),
     /// To [`Request::TlsStatus`].
     Tls(TlsStatus),
+    /// To [`Request::TlsRenew`].
+    Renewed(CertificateFacts),
 }
 
 /// Why a request was not carried out.
@@ -385,6 +390,9 @@ pub struct AccountInfo {
 pub struct TlsStatus {
     /// Those that are shown, in the order in which they are looked through; empty without TLS.
     pub certificates: Vec<CertificateStatus>,
+    /// How things stand with the CA that one of them comes from.
+    #[serde(default)]
+    pub acme: Option<AcmeStatus>,
 }
 
 /// What a reload changed, a line each, for the operator.

@@ -87,6 +87,7 @@ impl World {
             started,
             listeners: Arc::new([]),
             tls: None,
+            renewals: None,
         };
         let (stopping, tasks) = (CancellationToken::new(), TaskTracker::new());
         serve(context, stopping.clone(), &tasks).unwrap();

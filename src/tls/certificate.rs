@@ -103,6 +103,16 @@ impl Certificate {
         Ok(Self { certified: Arc::new(certified), facts })
     }
 
+    /// Reads key and chain from one text, PEM.
+    pub fn from_pem(text: &str) -> Result<Self, String> {
+        let chain = CertificateDer::pem_slice_iter(text.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| describe(&error))?;
+        let facts = facts(chain.first().ok_or("there is no certificate")?)?;
+        let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| describe(&error))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| error.to_string())?;
+        Ok(Self { certified: Arc::new(certified), facts })
+    }
+
     /// Makes one for these names that nobody else vouches for.
     pub fn self_signed(names: &[Domain]) -> Result<Self, ServerTlsError> {
         let wrong = |error: rcgen::Error| ServerTlsError::SelfSigned(error.to_string());
@@ -316,6 +326,18 @@ mod tests {
         assert!(facts.not_before < facts.not_after);
         assert!(facts.tlsa.starts_with("3 1 1 ") && facts.tlsa.len() == 6 + 64, "{}", facts.tlsa);
         assert!(Certificate::self_signed(&[]).is_ok());
+    }
+
+    #[test]
+    fn key_and_chain_come_from_one_text() {
+        let one = rcgen::generate_simple_self_signed(vec!["mx.example.org".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["mx.example.org".to_owned()]).unwrap();
+        let (key, chain) = (one.signing_key.serialize_pem(), one.cert.pem());
+        let read = Certificate::from_pem(&format!("{key}{chain}")).unwrap();
+        assert_eq!(read.facts().names, ["mx.example.org"]);
+        for text in [String::new(), key.clone(), chain.clone(), format!("{key}{}", other.cert.pem())] {
+            assert!(Certificate::from_pem(&text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub enum Origin {
         /// Its key.
         key: PathBuf,
     },
+    /// Issued to us by a CA.
+    Acme,
     /// Made here: nobody else vouches for it.
     SelfSigned,
 }
@@ -75,10 +77,23 @@ impl ServerTls {
         Self::new(Sources { made: None, files: read_all(files)? })
     }
 
+    /// Takes the certificate that a CA issued before, or makes one for these names until it issues the first, and those
+    /// from files for other names.
+    pub fn by_acme(
+        issued: Option<Certificate>,
+        names: &[Domain],
+        files: &[TlsFiles],
+    ) -> Result<Self, ServerTlsError> {
+        let made = match issued {
+            Some(issued) => (Origin::Acme, Arc::new(issued)),
+            None => (Origin::SelfSigned, Arc::new(Certificate::self_signed(names)?)),
+        };
+        Self::new(Sources { made: Some(made), files: read_all(files)? })
+    }
+
     /// Makes a certificate for these names that nobody else vouches for; it lives as long as the process.
     pub fn self_signed(names: &[Domain]) -> Result<Self, ServerTlsError> {
-        let made = Some(Arc::new(Certificate::self_signed(names)?));
-        Self::new(Sources { made, files: Vec::new() })
+        Self::by_acme(None, names, &[])
     }
 
     fn new(sources: Sources) -> Result<Self, ServerTlsError> {
@@ -97,6 +112,18 @@ impl ServerTls {
         let read = read_all(files)?;
         self.certificates.change(|sources| sources.files = read);
         Ok(())
+    }
+
+    /// Shows the certificate that a CA has issued, in place of the one before.
+    pub fn set_issued(&self, certificate: Certificate) {
+        self.certificates.change(|sources| sources.made = Some((Origin::Acme, Arc::new(certificate))));
+    }
+
+    /// What the certificate says that a CA issued; `None` where there is none yet.
+    pub fn issued(&self) -> Option<CertificateFacts> {
+        let sources = self.certificates.sources.lock();
+        let issued = sources.made.as_ref().filter(|(origin, _)| *origin == Origin::Acme);
+        issued.map(|(_, certificate)| certificate.facts().clone())
     }
 
     /// The files that certificates come from.
@@ -157,7 +184,7 @@ struct Certificates {
 #[derive(Debug)]
 struct Sources {
     /// Not from the operator's files; goes before them.
-    made: Option<Arc<Certificate>>,
+    made: Option<(Origin, Arc<Certificate>)>,
     files: Vec<FromFiles>,
 }
 
@@ -190,13 +217,14 @@ fn choose<'a>(shown: &'a [Arc<Certificate>], name: Option<&str>) -> Option<&'a A
 
 impl Sources {
     fn shown(&self) -> Vec<Arc<Certificate>> {
-        self.made.iter().chain(self.files.iter().map(|from| &from.certificate)).cloned().collect()
+        let made = self.made.iter().map(|(_, certificate)| certificate);
+        made.chain(self.files.iter().map(|from| &from.certificate)).cloned().collect()
     }
 
     fn status(&self) -> Vec<CertificateStatus> {
-        let made = self.made.iter().map(|made| CertificateStatus {
-            facts: made.facts().clone(),
-            origin: Origin::SelfSigned,
+        let made = self.made.iter().map(|(origin, certificate)| CertificateStatus {
+            facts: certificate.facts().clone(),
+            origin: origin.clone(),
             problem: None,
         });
         let from_files = self.files.iter().map(|from| CertificateStatus {
@@ -313,6 +341,23 @@ mod tests {
         let news = tls.refresh();
         assert!(matches!(&news[..], [Refreshed::Mended(_)]), "{news:?}");
         assert_eq!(tls.status()[1].problem, None);
+    }
+
+    #[test]
+    fn what_a_ca_issues_takes_the_place_of_what_was_made() {
+        let world = World::new();
+        let names = [Domain::parse("mx.example.org").unwrap()];
+        let tls = ServerTls::by_acme(None, &names, &[world.write("b.example.org")]).unwrap();
+        let origins = || tls.status().into_iter().map(|one| one.origin).collect::<Vec<_>>();
+        assert!(matches!(origins()[..], [Origin::SelfSigned, Origin::Files { .. }]));
+        assert_eq!(tls.issued(), None);
+        let issued = Certificate::self_signed(&names).unwrap();
+        let facts = issued.facts().clone();
+        tls.set_issued(issued);
+        assert!(matches!(origins()[..], [Origin::Acme, Origin::Files { .. }]));
+        assert_eq!(tls.issued(), Some(facts));
+        tls.reload(&[]).unwrap();
+        assert!(matches!(origins()[..], [Origin::Acme]));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::first_mail::account;
 use crate::world::{Conversation, SMTP, Waypost, World, run, wait_for};
 
 /// The certificate that a client is shown who asks for a name, PEM.
-fn shown(server: &Waypost, name: &str) -> String {
+pub fn shown(server: &Waypost, name: &str) -> String {
     let address = format!("{}:{SMTP}", server.ip);
     let mut command = Command::new("openssl");
     command.args(["s_client", "-starttls", "smtp", "-connect", &address, "-servername", name]);

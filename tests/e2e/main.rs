@@ -11,12 +11,14 @@ use waypost::config;
 #[path = "../../src/dns/testing.rs"]
 #[allow(dead_code)]
 mod dns;
+mod pebble;
 mod peers;
 #[path = "../../fuzz/src/lib.rs"]
 mod properties;
 mod tools;
 mod world;
 
+mod acme;
 mod auth;
 mod certificates;
 mod controls;

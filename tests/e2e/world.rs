@@ -40,6 +40,11 @@ impl World {
         Self { dir: tempfile::tempdir().unwrap(), net, dns, _runtime: runtime }
     }
 
+    /// Where its DNS server answers.
+    pub fn dns_address(&self) -> SocketAddr {
+        self.dns.address
+    }
+
     /// An address of this world.
     pub fn ip(&self, last: u8) -> IpAddr {
         IpAddr::V4(Ipv4Addr::new(127, self.net.0, self.net.1, last))

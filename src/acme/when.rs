@@ -68,7 +68,7 @@ mod tests {
     use std::path::Path;
 
     fn settings(table: &str) -> Acme {
-        let text = format!("hostname = \"mx.example.org\"\n[tls.acme]\n{table}");
+        let text = format!("hostname = \"mx.example.org\"\n[domains.\"example.org\"]\n[tls.acme]\n{table}");
         Config::parse(&text, Path::new("waypost.toml")).unwrap().tls.unwrap().acme.unwrap()
     }
 

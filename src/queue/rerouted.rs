@@ -116,7 +116,8 @@ impl Comparison<'_> {
                 if self.looked_at >= RECIPIENTS_MAX || Instant::now() >= self.end {
                     return true;
                 }
-                self.message(message[0].key.0, message.iter().map(|one| (one.key.1, one.entry)).collect()).await;
+                self.message(message[0].key.0, message.iter().map(|one| (one.key.1, one.entry)).collect())
+                    .await;
             }
             at = step.last;
             if step.end || self.inner.stopping() {

@@ -40,7 +40,10 @@ fn every_property_and_function_is_documented_as_the_code_has_it() {
         tables.entry("functions").or_default().push_str(&row);
     }
     for (of, rows) in tables {
-        assert!(doc.contains(&format!("| --- | --- | --- | --- |\n{rows}\n")), "the table of {of} should be\n{rows}");
+        assert!(
+            doc.contains(&format!("| --- | --- | --- | --- |\n{rows}\n")),
+            "the table of {of} should be\n{rows}"
+        );
     }
 }
 
@@ -49,7 +52,10 @@ fn every_example_of_the_reference_runs_and_is_clean() {
     let examples = properties().into_iter().map(|property| property.example);
     for example in examples.chain(FUNCTIONS.iter().map(|function| function.example)) {
         let body = format!("let attempt = delivery.last; let value = {example}; log(`${{value}}`);");
-        let dir = directory(&[("global.rhai", &format!("fn route(delivery) {{ {body} if attempt == () {{ return; }} }}"))]);
+        let dir = directory(&[(
+            "global.rhai",
+            &format!("fn route(delivery) {{ {body} if attempt == () {{ return; }} }}"),
+        )]);
         let (set, problems) =
             ScriptSet::check(dir.path(), &ScriptLimits::default(), &Surroundings::default()).unwrap();
         assert_eq!(problems, [], "{example}");

@@ -11,8 +11,8 @@ mod replay;
 mod shadow;
 mod simulate;
 mod stats;
-mod table;
 mod status;
+mod table;
 mod test;
 
 use std::io::Write;

@@ -127,6 +127,37 @@ fn a_script_that_errs_defers_and_never_goes_direct() {
 }
 
 #[test]
+fn a_script_that_breaks_its_limits_for_one_recipient_harms_no_other() {
+    let world = world();
+    let smarthost = world.smtp_sink(30, &[]);
+    let mut server = server_with_smarthost(&world, SHORT);
+    server.script(
+        "global.rhai",
+        "fn route(delivery) {
+             if delivery.recipient_local == \"loop\" { loop {} }
+             if delivery.recipient_local == \"deep\" { return route(delivery); }
+             if delivery.recipient_local == \"grow\" { let s = \"x\"; loop { s += s; } }
+             \"smart\"
+         }",
+    );
+    server.start();
+    for local in ["loop", "deep", "grow", "good", "loop", "better"] {
+        sent(&server, &format!("{local}@direct.test"), local);
+    }
+    wait_for("those whose script comes to an end", || smarthost.messages().len() == 2);
+    wait_for("each limit to be told with its line", || {
+        ["global.rhai:2:", "global.rhai:3:", "global.rhai:4:"]
+            .iter()
+            .all(|place| server.log().contains(place))
+    });
+    let queue = server.queue();
+    let waiting = queue["messages"].as_array().unwrap();
+    assert_eq!(waiting.len(), 4, "{queue}");
+    assert!(waiting.iter().all(|message| message["recipients"][0]["attempts"] == 0), "{queue}");
+    assert_eq!((smarthost.count("Subject: good"), smarthost.count("Subject: better")), (1, 1));
+}
+
+#[test]
 fn an_unknown_transport_defers_too() {
     let world = world();
     let direct = world.smtp_sink(40, &[]);

@@ -5,7 +5,7 @@
 //! (`chain.test.toml`) tests all three levels together, as the queue asks them. The tests were read in the same moment
 //! as the scripts ([`ScriptSet::tests`]), so that a half-written file is seen together with what it belongs to.
 //!
-//! [`run`] puts every case to the scripts and gives a [`Report`]. It is pure, and bounded in time: a guarded reload calls
+//! [`run()`] puts every case to the scripts and gives a [`Report`]. It is pure, and bounded in time: a guarded reload calls
 //! it before a set goes live, `waypost route test` whenever somebody wants to know.
 //!
 //! | file | what stands there |

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -151,6 +152,8 @@ impl Waypost {
             [SMTP, SUBMISSION, IMAP]
                 .iter()
                 .all(|port| TcpStream::connect(SocketAddr::new(self.ip, *port)).is_ok())
+                // Commands are answered last of all.
+                && UnixStream::connect(self.dir.join("data/control.sock")).is_ok()
         });
     }
 

@@ -1,6 +1,6 @@
 //! DKIM: signatures of domains over messages (RFC 6376), with the algorithms of RFC 8301 and RFC 8463.
 //!
-//! [`verify`] checks the signatures of a message and says of each what came of it; [`Signer`] makes them. RSA with SHA-1
+//! [`verify()`] checks the signatures of a message and says of each what came of it; [`Signer`] makes them. RSA with SHA-1
 //! and keys under 1024 bits prove nothing (RFC 8301 §3), nor do signatures over a part of the body.
 //!
 //! | file | what it does |
